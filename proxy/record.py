@@ -430,7 +430,8 @@ def from_line(line: bytes | dict[str, Any]) -> ExchangeRecord:
         finish_reasons=tuple(response["finish_reasons"]),
         checkpoints=tuple((events, at_ns) for events, at_ns in response["checkpoints"]),
     )
-    return _make(ExchangeRecord, data)
+    record: ExchangeRecord = _make(ExchangeRecord, data)
+    return record
 
 
 def _make(kind: type[Any], data: dict[str, Any], **converted: Any) -> Any:

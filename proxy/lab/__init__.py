@@ -1,0 +1,1 @@
+"""Parts to try Lengthwise with: a simulated provider and the demo."""

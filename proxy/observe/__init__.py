@@ -1,0 +1,1 @@
+"""What came: the sans-io reader of a response."""

@@ -1,0 +1,1 @@
+"""What may be asked of the upstream: rules, their decision, and the live state that they need. Pure."""

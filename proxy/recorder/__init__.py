@@ -1,0 +1,1 @@
+"""The process that turns records into spans, metrics and ledger rows; everything that may be slow."""

@@ -1,0 +1,1 @@
+"""Bytes in, values out: no asyncio, no clock, no I/O."""
