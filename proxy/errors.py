@@ -4,7 +4,7 @@ Layer: the lowest; imports nothing of ours.
 
     LengthwiseError
     ├─ SettingsError        start-up and `check`: every mistake of a configuration at once, each with its key path
-    └─ RefusalError         one exchange that we answer ourselves: DESIGN.md 7 "Headers and errors"
+    └─ RefusalError         one exchange that we answer ourselves: ARCHITECTURE.md 7 "Headers and errors"
 """
 
 from dataclasses import dataclass
@@ -67,7 +67,7 @@ REFUSALS: dict[str, Refusal] = {
     "upstream_first_byte_timeout": Refusal(504, "server_error", True),
     "http_version": Refusal(505, "invalid_request_error", False),
 }
-"""TYPE of `x-lengthwise-error` to its answer: the complete list (DESIGN.md 7). `x-should-retry: false` goes with our 4xx
+"""TYPE of `x-lengthwise-error` to its answer: the complete list (ARCHITECTURE.md 7). `x-should-retry: false` goes with our 4xx
 and with the first-byte 504, nowhere else."""
 
 

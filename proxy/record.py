@@ -6,7 +6,7 @@ Layer: above errors only. Made by the relay worker, read by the recorder; `to_li
 Numbers carry their unit: `_ns` are raw stamps of one monotonic clock, `_s` are derived. `None` is unknown, 0 is a
 measured zero. No field holds content or a credential.
 
-Source: DESIGN.md 7 "Times and tokens", "Ledger", "Spans".
+Source: ARCHITECTURE.md 7 "Times and tokens", "Ledger", "Spans".
 """
 
 from dataclasses import dataclass, fields
@@ -35,7 +35,7 @@ OPAQUE = "opaque"
 
 
 class End(StrEnum):
-    """How an exchange ended; exactly one for each (DESIGN.md 5.5)."""
+    """How an exchange ended; exactly one for each (ARCHITECTURE.md 5.5)."""
 
     COMPLETE = "complete"
     BROKEN = "broken"
@@ -59,7 +59,7 @@ class Action(StrEnum):
 
 
 def end_of_refusal(status: int) -> End:
-    """How an exchange ends that we answered ourselves with this status (DESIGN.md 5.5)."""
+    """How an exchange ends that we answered ourselves with this status (ARCHITECTURE.md 5.5)."""
     return {502: End.UPSTREAM_ERROR, 503: End.SHED, 504: End.TIMEOUT}.get(status, End.REJECTED)
 
 
@@ -241,7 +241,7 @@ class ExchangeRecord:
     client_blocked_ns: int
     """Time during which the client did not take bytes that we had."""
 
-    # -- derived, each defined once (DESIGN.md 7 "Times and tokens") --------------------------------------------------
+    # -- derived, each defined once (ARCHITECTURE.md 7 "Times and tokens") --------------------------------------------------
 
     def _since_start_s(self, at_ns: int | None) -> float | None:
         return None if at_ns is None or self.request_sent_ns is None else (at_ns - self.request_sent_ns) / 1e9
