@@ -1,0 +1,389 @@
+"""HTTP/1.x heads, checked and filtered; the framing that llhttp leaves to its caller.
+
+Layer: wire, sans-io. The relay owns the sockets, httptools (llhttp) tokenises; this module decides what a head *means*
+and refuses what two implementations could read differently. Bodies are never forwarded verbatim: they are decoded and
+framed again, so the functions that frame stand here too.
+
+Invariants: ARCHITECTURE.md 5.1 (the complete list of header differences), 5.9 (an absolute-form authority is ignored).
+Source: RFC 9110 7.6 (hop-by-hop), RFC 9112 2-7 (message format, request target, framing).
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+import httptools
+
+from proxy.errors import RefusalError
+
+__all__ = [
+    "LAST_CHUNK",
+    "ChunkedReader",
+    "HeadParser",
+    "Headers",
+    "RequestHead",
+    "ResponseHead",
+    "chunk",
+    "read_request_head",
+    "read_response_head",
+    "serialise",
+    "without",
+]
+
+Headers = list[tuple[bytes, bytes]]
+
+LAST_CHUNK = b"0\r\n\r\n"
+"""Terminator of a chunked body; sent only when the body really ended (ARCHITECTURE.md 5.2)."""
+
+_HOP_BY_HOP = frozenset(
+    (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade")
+)
+# Proxy-Authenticate and Proxy-Authorization are between a client and the proxy that asked for them, which is us.
+_PROXY_ONLY = frozenset((b"proxy-authenticate", b"proxy-authorization"))
+
+_REQUEST_SPECIAL = _HOP_BY_HOP | _PROXY_ONLY | {b"host", b"content-length", b"expect", b"http2-settings"}
+_RESPONSE_SPECIAL = _HOP_BY_HOP | _PROXY_ONLY | {b"content-length", b"content-type", b"content-encoding"}
+# Names that some servers read as a framing header although it is spelled with an underscore.
+_LOOKALIKES = frozenset((b"transfer_encoding", b"content_length", b"content-length_", b"transfer-encoding_"))
+
+_HOST_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_~:[]%")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """A request head that passed every check."""
+
+    method: bytes
+    target: bytes
+    """Origin-form: raw path and query, always starting with `/` (`*` for a server-wide OPTIONS)."""
+    http10: bool
+    headers: Headers
+    """End-to-end headers as they came: names, values, order, duplicates. Without Host and Content-Length."""
+    named: dict[bytes, bytes]
+    """Lower-case names of headers that the caller asked for, last value wins."""
+    content_length: int | None
+    """None when absent or chunked."""
+    chunked: bool
+    keep_alive: bool
+    expect_continue: bool
+    upgrade: bytes | None
+    """Lower-case protocol of an upgrade that the client asks for; None when it does not."""
+
+    @property
+    def has_body(self) -> bool:
+        """True when body bytes follow the head."""
+        return self.chunked or bool(self.content_length)
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseHead:
+    """An upstream's response head that passed every check."""
+
+    status: int
+    reason: bytes
+    headers: Headers
+    """End-to-end headers as they came, without Content-Length."""
+    content_length: int | None
+    chunked: bool
+    bodyless: bool
+    """True when no body follows whatever the headers say: HEAD, 204, 304."""
+    keep_alive: bool
+    """True when the connection can carry another request afterwards."""
+    keep_alive_timeout_s: float | None
+    """The upstream's own `Keep-Alive: timeout=`."""
+    event_stream: bool
+    content_encoding: str
+    """Lower-case; empty for none."""
+
+    @property
+    def close_delimited(self) -> bool:
+        """True when only the end of the connection ends the body."""
+        return not (self.bodyless or self.chunked) and self.content_length is None
+
+
+class HeadParser:
+    """Collects what httptools calls back while it reads one request head.
+
+    Feed it bytes up to and including the blank line, never further: the body's framing is the caller's, because
+    llhttp would go on into a pipelined request (RFC 9112 9.3.2) and stops at any `Upgrade`, honoured or not.
+    """
+
+    __slots__ = ("_parser", "complete", "headers", "target")
+
+    def __init__(self) -> None:
+        self.target = b""
+        self.headers: Headers = []
+        self.complete = False
+        self._parser = httptools.HttpRequestParser(self)
+
+    def on_url(self, url: bytes) -> None:
+        """httptools: a piece of the request target."""
+        self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """httptools: one header line."""
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """httptools: the blank line."""
+        self.complete = True
+
+    def feed(self, data: bytes) -> None:
+        """Read bytes of the head.
+
+        Raises:
+            RefusalError: `malformed_request`, or `http_version` for the HTTP/2 preface.
+        """
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass
+        except httptools.HttpParserError as error:
+            if self.target == b"*" and "PRI" in str(error):
+                raise RefusalError("http_version", "HTTP/2 is not spoken here; use HTTP/1.1.") from None
+            raise RefusalError("malformed_request", f"Malformed HTTP request: {error}.") from None
+
+    def head(self, raw: bytes, interesting: Collection[bytes]) -> RequestHead:
+        """Check and filter a complete head.
+
+        Args:
+            raw: The head's bytes, for what llhttp reads leniently.
+            interesting: Lower-case names to collect in `named`.
+
+        Raises:
+            RefusalError: `malformed_request` or `http_version`.
+        """
+        method: bytes = self._parser.get_method()
+        version: str = self._parser.get_http_version()
+        # llhttp takes several spaces between the parts of a request line; RFC 9112 3 has one. Empty lines may come first.
+        if not raw.lstrip(b"\r\n").startswith(b"%b %b HTTP/" % (method, self.target)):
+            raise _malformed("request line")
+        return read_request_head(method, self.target, version, self.headers, interesting)
+
+
+def _malformed(what: str) -> RefusalError:
+    return RefusalError("malformed_request", f"Malformed HTTP request: {what}.")
+
+
+def read_request_head(
+    method: bytes, target: bytes, version: str, headers: Headers, interesting: Collection[bytes]
+) -> RequestHead:
+    """Check what llhttp lets through, and split end-to-end headers from those of this connection.
+
+    llhttp refuses on its own: bare LF, obs-fold, CL with TE, repeated or odd Content-Length, control bytes, space
+    before a colon. It accepts and we refuse: no Host or several (RFC 9112 3.2), Host that is no authority, targets of
+    other forms, fragments, Transfer-Encoding other than one `chunked`, TE in HTTP/1.0 (6.1), framing lookalikes.
+
+    Raises:
+        RefusalError: `malformed_request` or `http_version`.
+    """
+    if version not in {"1.1", "1.0"}:
+        raise RefusalError("http_version", "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+    http10 = version == "1.0"
+    forward: Headers = []
+    named: dict[bytes, bytes] = {}
+    hosts = 0
+    content_length: int | None = None
+    chunked = expect_continue = False
+    upgrade: bytes | None = None
+    connection: set[bytes] | None = None
+    for pair in headers:
+        name = pair[0].lower()
+        if name not in _REQUEST_SPECIAL:
+            if name in interesting:
+                named[name] = pair[1]
+            if name in _LOOKALIKES:
+                raise _malformed("a header that looks like a framing header")
+            forward.append(pair)
+        elif name == b"host":
+            hosts += 1
+            if not _HOST_BYTES.issuperset(pair[1].strip()):
+                raise _malformed("Host is not an authority")
+        elif name == b"content-length":
+            content_length = int(pair[1])
+        elif name == b"transfer-encoding":
+            if chunked or http10 or pair[1].strip().lower() != b"chunked":
+                raise _malformed("Transfer-Encoding other than a single chunked")
+            chunked = True
+        elif name == b"connection":
+            connection = (connection or set()) | _tokens(pair[1])
+        elif name == b"expect":
+            if pair[1].strip().lower() != b"100-continue":
+                raise _malformed("Expect other than 100-continue")
+            expect_continue = not http10
+        elif name == b"upgrade":
+            upgrade = pair[1].strip().lower()
+    if hosts > 1 or not (hosts or http10):
+        raise _malformed("exactly one Host is needed")
+    keep_alive = not http10
+    if connection is not None:
+        keep_alive = b"close" not in connection and (keep_alive or b"keep-alive" in connection)
+        if b"upgrade" not in connection:
+            upgrade = None
+        connection -= {b"close", b"keep-alive", b"upgrade"}
+        if connection:
+            forward = [pair for pair in forward if pair[0].lower() not in connection]
+    else:
+        upgrade = None
+    return RequestHead(
+        method=method,
+        target=_origin_form(method, target),
+        http10=http10,
+        headers=forward,
+        named=named,
+        content_length=content_length,
+        chunked=chunked,
+        keep_alive=keep_alive,
+        expect_continue=expect_continue,
+        upgrade=upgrade,
+    )
+
+
+def _origin_form(method: bytes, target: bytes) -> bytes:
+    """The path and query that count; the authority of an absolute-form target never chooses a host (RFC 9112 3.2.2)."""
+    if method in {b"CONNECT", b"TRACE"}:
+        raise _malformed("method is not served by a reverse proxy")
+    if b"#" in target:
+        raise _malformed("request target has a fragment")
+    if target[:1] == b"/":
+        return target
+    if target == b"*" and method == b"OPTIONS":
+        return target
+    if target[:7].lower() == b"http://" or target[:8].lower() == b"https://":
+        rest = target.split(b"//", 1)[1]
+        cut = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
+        path = rest[cut:]
+        return path if path[:1] == b"/" else b"/" + path
+    raise _malformed("request target is neither a path nor a URL")
+
+
+def read_response_head(status: int, version: str, reason: bytes, headers: Headers, *, to_head: bool) -> ResponseHead:
+    """Check and filter an upstream's response head.
+
+    Raises:
+        RefusalError: `upstream_reset`, when its framing cannot be kept (a transfer coding other than chunked).
+    """
+    forward: Headers = []
+    content_length: int | None = None
+    chunked = event_stream = False
+    content_encoding = ""
+    connection: set[bytes] | None = None
+    timeout_s: float | None = None
+    for pair in headers:
+        name = pair[0].lower()
+        if name not in _RESPONSE_SPECIAL:
+            forward.append(pair)
+        elif name == b"content-type":
+            forward.append(pair)
+            event_stream = pair[1].lstrip()[:17].lower() == b"text/event-stream"
+        elif name == b"content-encoding":
+            forward.append(pair)
+            content_encoding = pair[1].strip().lower().decode("latin-1")
+        elif name == b"content-length":
+            content_length = int(pair[1])
+        elif name == b"transfer-encoding":
+            if chunked or pair[1].strip().lower() != b"chunked":
+                raise RefusalError("upstream_reset", "The upstream's answer has a transfer coding other than chunked.")
+            chunked = True
+        elif name == b"connection":
+            connection = (connection or set()) | _tokens(pair[1])
+        elif name == b"keep-alive":
+            timeout_s = _keep_alive_timeout_s(pair[1])
+    keep_alive = version == "1.1"
+    if connection is not None:
+        keep_alive = b"close" not in connection and (keep_alive or b"keep-alive" in connection)
+        connection -= {b"close", b"keep-alive"}
+        if connection:
+            forward = [pair for pair in forward if pair[0].lower() not in connection]
+    bodyless = to_head or status in {204, 304}
+    return ResponseHead(
+        status=status,
+        reason=reason,
+        headers=forward,
+        content_length=content_length,
+        chunked=chunked,
+        bodyless=bodyless,
+        keep_alive=keep_alive and (bodyless or chunked or content_length is not None),
+        keep_alive_timeout_s=timeout_s,
+        event_stream=event_stream,
+        content_encoding="" if content_encoding == "identity" else content_encoding,
+    )
+
+
+def _tokens(value: bytes) -> set[bytes]:
+    return {token.strip().lower() for token in value.split(b",")} - {b""}
+
+
+def _keep_alive_timeout_s(value: bytes) -> float | None:
+    for parameter in value.split(b","):
+        name, _, seconds = parameter.strip().partition(b"=")
+        if name.lower() == b"timeout" and seconds.isdigit():
+            return float(seconds)
+    return None
+
+
+def without(headers: Headers, names: Collection[bytes]) -> Headers:
+    """`headers` less those with one of these lower-case names."""
+    return [pair for pair in headers if pair[0].lower() not in names]
+
+
+def serialise(start_line: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """A head's bytes, with its blank line; `start_line` without line end."""
+    parts = [start_line]
+    for name, value in headers:
+        parts += (b"\r\n", name, b": ", value)
+    parts.append(b"\r\n\r\n")
+    return b"".join(parts)
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk; `data` must not be empty, for an empty chunk ends a body (RFC 9112 7.1)."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+class ChunkedReader:
+    """Decodes one chunked request body and knows where it ends.
+
+    llhttp decodes, but reads on into what follows. A chunked body can only end at an LF, so it is fed line by line
+    once a last chunk may be near, and what follows stays the caller's. Overhead (sizes, extensions, trailers) is
+    bounded: a body of one-byte chunks with long extensions is refused. Trailers are dropped (RFC 9110 6.5.1).
+    """
+
+    __slots__ = ("_body", "_overhead_bytes", "_overhead_limit", "_parser", "complete")
+
+    def __init__(self, overhead_bytes: int) -> None:
+        self.complete = False
+        self._body: list[bytes] = []
+        self._overhead_bytes = 0
+        self._overhead_limit = overhead_bytes
+        self._parser = httptools.HttpRequestParser(self)
+        self._parser.feed_data(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n")
+
+    def on_body(self, data: bytes) -> None:
+        """httptools: decoded bytes."""
+        self._body.append(data)
+
+    def on_message_complete(self) -> None:
+        """httptools: the last chunk and its trailers ended."""
+        self.complete = True
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes]:
+        """Decode `data`: (body bytes, what follows the body).
+
+        Raises:
+            RefusalError: `malformed_request`.
+        """
+        position = 0
+        try:
+            while position < len(data) and not self.complete:
+                end = data.find(b"\n", position) + 1 or len(data)
+                self._parser.feed_data(data[position:end])
+                position = end
+        except httptools.HttpParserError as error:
+            raise RefusalError("malformed_request", f"Malformed chunked body: {error}.") from None
+        body = b"".join(self._body)
+        self._body.clear()
+        # A client may choose one chunk for each write; 16 bytes a read and an eighth of the body are generous for sizes.
+        self._overhead_bytes += max(position - len(body) - len(body) // 8 - 16, 0)
+        if self._overhead_bytes > self._overhead_limit:
+            raise RefusalError("malformed_request", "Malformed chunked body: more framing than content.")
+        return body, data[position:]
