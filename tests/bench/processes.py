@@ -1,0 +1,49 @@
+"""What a running process costs, read from /proc: CPU of all its threads, memory, and where it may run (Linux)."""
+
+import os
+from pathlib import Path
+
+
+def cpu_ns(pid: int) -> int:
+    """CPU time of all living threads of `pid`. Finer than utime + stime, which count ticks of 10 ms."""
+    return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat"))
+
+
+def rss_kib(pid: int) -> int:
+    """Resident memory."""
+    return next(
+        int(line.split()[1]) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line[:6] == "VmRSS:"
+    )
+
+
+def descendants(pid: int) -> list[int]:
+    """Children of `pid` and their children, in the order in which they were made."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        for child in map(int, (task / "children").read_text().split()):
+            found += [child, *descendants(child)]
+    return found
+
+
+def named(pid: int, words: str) -> int | None:
+    """The descendant of `pid` whose command line contains `words`; None when there is none yet."""
+    for child in descendants(pid):
+        try:
+            line = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if words in line:
+            return child
+    return None
+
+
+def pin(pid: int, core: int) -> None:
+    """Let every thread of `pid` run on `core` only."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(task.name), {core})
+
+
+def stolen_share() -> tuple[int, int]:
+    """(ticks that the hypervisor took, all ticks) since boot, over all cores."""
+    ticks = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return ticks[7], sum(ticks)
