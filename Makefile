@@ -60,6 +60,14 @@ locks:
 	diff -u tests/requirements.lock $(VENV)/locks/tests/requirements.lock || \
 	{ echo 'make locks: pyproject.toml asks for something else than is locked; run make lock' >&2; exit 1; }
 
+bench: $(TESTS_READY) ## the relay's CPU and delay against nginx, in the same run
+	@exec $(BIN)/python -m tests.bench $(ARGS)
+
+engines: $(TESTS_READY) ## against real engines and trace backends; installs them into .engines first (some GB)
+	@$(BIN)/python tests/engines/install.py $(PARTS) || \
+	echo 'make engines: not every part could be installed (see above); the tests of the others run, the rest is skipped' >&2
+	@exec $(BIN)/python -m pytest tests/engines -n 0 -rs $(ARGS)
+
 lock: ## make both lock files again (needs uv)
 	@command -v uv >/dev/null || { echo 'make lock: needs uv' >&2; exit 1; }
 	$(LOCK) -o requirements.lock
