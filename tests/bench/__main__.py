@@ -17,11 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from tests.bench import processes
 from tests.bench.candidates import (
@@ -64,12 +65,16 @@ SCENARIOS = (
     Scenario("burst", "chunk", 16, streamed=True, chunks=100),
     Scenario("plain", "request", 64, streamed=False),
 )
+HOLD = Scenario("hold", "chunk", 500, streamed=True, chunks=10, interval_us=200_000, stagger_us=400)
+"""Open streams that do little: what they cost in memory."""
+
 CALIBRATION_RPS = 60_000
 """Direct must do this many plain requests, else the harness is what gets measured."""
 
 
-def measure(scenario: Scenario, candidate: Running, seconds: float) -> Sample:
-    """Put one load on one candidate and return what it cost and how long things took."""
+@contextmanager
+def load(scenario: Scenario, candidate: Running, seconds: float) -> Iterator[subprocess.Popen[bytes]]:
+    """A load generator whose connections are open and warm; it starts on `go`."""
     command = [
         BUILD / "load",
         f"port={candidate.port}",
@@ -81,15 +86,36 @@ def measure(scenario: Scenario, candidate: Running, seconds: float) -> Sample:
         f"ttft_us={scenario.ttft_us}",
         f"stagger_us={scenario.stagger_us}",
     ]
-    with subprocess.Popen(on_other_core(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as load:
-        if load.stdout is None or load.stdin is None or load.stdout.readline() != b"ready\n":
+    with subprocess.Popen(on_other_core(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        if process.stdout is None or process.stdout.readline() != b"ready\n":
             raise SystemExit(f"bench: load on {candidate.name} did not get ready")
         time.sleep(0.05)
+        yield process
+
+
+def go(process: subprocess.Popen[bytes]) -> None:
+    """Start a load that is ready."""
+    if process.stdin is not None:
+        process.stdin.write(b"go\n")
+        process.stdin.close()
+
+
+def outcome(process: subprocess.Popen[bytes], candidate: Running) -> dict[str, Any]:
+    """What a load printed at its end."""
+    text = process.stdout.read() if process.stdout is not None else b""
+    if not text:
+        raise SystemExit(f"bench: the load on {candidate.name} broke off")
+    result: dict[str, Any] = json.loads(text)
+    return result
+
+
+def measure(scenario: Scenario, candidate: Running, seconds: float) -> Sample:
+    """Put one load on one candidate and return what it cost and how long things took."""
+    with load(scenario, candidate, seconds) as process:
         recorder_ns = processes.cpu_ns(candidate.recorder) if candidate.recorder else 0
         before_ns = processes.cpu_ns(candidate.measured) if candidate.measured else 0
-        load.stdin.write(b"go\n")
-        load.stdin.close()
-        result = json.loads(load.stdout.read())
+        go(process)
+        result = outcome(process, candidate)
         time.sleep(0.05)  # what the relay does after the last byte belongs to the request too
         after_ns = processes.cpu_ns(candidate.measured) if candidate.measured else 0
     candidate.settle()
@@ -110,6 +136,20 @@ def measure(scenario: Scenario, candidate: Running, seconds: float) -> Sample:
         if result[f"{key}_ns"]:
             sample |= {f"{key}_{p}_us": result[f"{key}_ns"][p] / 1e3 for p in ("p50", "p99")}
     return sample
+
+
+def stream_kib(candidate: Running) -> float:
+    """Resident memory that each of HOLD's streams adds to a fresh process."""
+    if candidate.measured is None:
+        return 0.0
+    before = processes.rss_kib(candidate.measured)
+    with load(HOLD, candidate, 0.5) as process:
+        go(process)
+        time.sleep(HOLD.chunks * HOLD.interval_us / 2e6)
+        during = processes.rss_kib(candidate.measured)
+        outcome(process, candidate)
+    candidate.settle()
+    return (during - before) / HOLD.connections
 
 
 def start(names: Sequence[str], folder: Path, stack: ExitStack) -> list[Running]:
@@ -219,6 +259,7 @@ def run(arguments: argparse.Namespace) -> int:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lengthwise-bench-")))
         running = start(chosen, folder, stack)
         idle_kib = {c.name: processes.rss_kib(c.measured) for c in running if c.measured}
+        held_kib = {c.name: round(stream_kib(c), 1) for c in running if c.measured}
         for number in range(arguments.rounds):
             for scenario in scenarios:  # latency first, saturation last
                 one: dict[str, Sample] = {}
@@ -242,6 +283,7 @@ def run(arguments: argparse.Namespace) -> int:
         "nginx": subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=True).stderr.strip(),
         "first_answer_s": {c.name: round(c.first_answer_s, 3) for c in running},
         "rss_idle_kib": idle_kib,
+        "rss_kib_per_open_stream": held_kib,
         "records_dropped": dropped,
     } | {name: _version(name) for name in ("httptools", "orjson", "uvloop", "opentelemetry-sdk")}
     print("\n".join(f"{key}: {value}" for key, value in facts.items()))

@@ -88,6 +88,7 @@ class Running:
         """Wait until the recorder has worked off what the last measurement left, 20 s at most."""
         if self.recorder is None:
             return
+        time.sleep(1.1)  # the worker sends its totals, drops among them, once a second
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             before = processes.cpu_ns(self.recorder)
