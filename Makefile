@@ -46,7 +46,7 @@ lint: $(TESTS_READY)
 	$(call step,ruff format,$(BIN)/python -m ruff format --check .)
 	$(call step,ruff check,$(BIN)/python -m ruff check .)
 	$(call step,mypy --strict,$(BIN)/python -m mypy)
-	$(call step,import contracts,$(BIN)/lint-imports)
+	$(call step,import contracts,$(BIN)/lint-imports --no-logo)
 
 locks:
 	@if ! command -v uv >/dev/null; then echo '== locks: skipped, uv is not installed'; exit 0; fi; \

@@ -177,3 +177,31 @@ def test_locks_pin_every_package_with_hashes() -> None:
         assert [entry.split()[0] for entry in entries if "==" not in entry or "--hash=sha256:" not in entry] == []
         locks[name] = {entry.split()[0] for entry in entries}
     assert locks["requirements.lock"] - locks["tests/requirements.lock"] == set()
+
+
+def test_architecture_lists_every_refusal_with_its_status() -> None:
+    """The contract's list of our own errors is the code's."""
+    from proxy.errors import REFUSALS
+
+    contract = re.search(r"first-byte 504\. (400 .+?)\. One retry", headings()["7"].replace("\n", " ")).group(1)
+    listed = {name: int(group[:3]) for group in contract.split(" · ") for name in group[4:].split(", ")}
+    assert listed == {name: refusal.status for name, refusal in REFUSALS.items()}
+
+
+def test_readme_shows_only_names_that_are_emitted() -> None:
+    """A reader finds each attribute and metric of the README in his own backend."""
+    from proxy.recorder import semconv
+
+    emitted = {value for value in vars(semconv).values() if isinstance(value, str)}
+    shown = set(re.findall(r"(?<![\w`.-])`?((?:gen_ai|lengthwise)\.[a-z_.]+[a-z])\b(?!\.)", tracked()["README.md"]))
+    assert len(shown) > 20
+    assert shown - emitted - {"lengthwise.yaml", "lengthwise.sqlite"} == set()
+
+
+def test_every_ledger_column_that_a_document_names_exists() -> None:
+    """The contract lists the table's columns in their order, and the README's queries run."""
+    from proxy.recorder.ledger import COLUMNS
+
+    contract = re.search(r"Columns: (.+?)\.\n", headings()["7"], re.DOTALL).group(1)
+    listed = [part.split()[0] for part in re.sub(r"\([^)]*\)", "", contract).split(",")]
+    assert listed == list(COLUMNS)
