@@ -3,13 +3,16 @@
 What must not occur anywhere is put together from pieces, so that this file does not contain it.
 """
 
+import contextlib
 import functools
 import re
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "deploy/README.md", "tests/README.md", "SECURITY.md", "CHANGELOG.md")
@@ -205,3 +208,24 @@ def test_every_ledger_column_that_a_document_names_exists() -> None:
     contract = re.search(r"Columns: (.+?)\.\n", headings()["7"], re.DOTALL).group(1)
     listed = [part.split()[0] for part in re.sub(r"\([^)]*\)", "", contract).split(",")]
     assert listed == list(COLUMNS)
+
+
+def test_the_queries_of_the_readme_run() -> None:
+    """What a reader copies into sqlite3 works on the table as it is."""
+    from proxy.recorder.ledger import COLUMNS
+
+    queries = re.findall(r'"(SELECT .+?)"\n', tracked()["README.md"], re.DOTALL)
+    with contextlib.closing(sqlite3.connect(":memory:")) as database:
+        database.execute("CREATE TABLE exchange (" + ", ".join(f'"{name}"' for name in COLUMNS) + ")")
+        database.execute("INSERT INTO exchange (id, output_tokens, shadow) VALUES (?, ?, ?)", ("a", 2000, "chat-cap"))
+        answers = [database.execute(query).fetchall() for query in queries]
+    assert answers == [[(None, None, None, 2000, None, None, None, None)], [(1, 1)]]
+
+
+def test_the_policy_of_the_readme_is_one() -> None:
+    """The first policy that a reader writes is accepted, in shadow and enforced."""
+    from proxy.policy.rules import parse
+
+    (document,) = re.findall(r"```yaml\n(version: 1\n.+?)```", tracked()["README.md"], re.DOTALL)
+    modes = [parse(yaml.safe_load(document.replace("shadow", mode))).rules[0].mode for mode in ("shadow", "enforce")]
+    assert modes == ["shadow", "enforce"]
