@@ -39,6 +39,9 @@ Reader = Callable[[object, str, list[Mistake]], Any]
 REQUIRED: Final = MISSING
 """Default of a key that must be written."""
 
+_LARGEST = 2**53 - 1
+"""JSON readers agree on whole numbers up to here (RFC 8259, section 6)."""
+
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _KINDS: dict[type, str] = {
     type(None): "null",
@@ -96,6 +99,8 @@ def integer(minimum: int) -> Reader:
     def read(value: object, path: str, mistakes: list[Mistake]) -> Any:
         if type(value) is not int:
             return wrong(f"a whole number of at least {minimum}", value, path, mistakes)
+        if value > _LARGEST:
+            return refuse(f"expected a whole number of at most {_LARGEST}", path, mistakes)
         if value < minimum:
             return refuse(f"expected a whole number of at least {minimum}, got {value}", path, mistakes)
         return value
@@ -111,12 +116,9 @@ def number(*, above: float | None = None, between: tuple[float, float] | None = 
     def read(value: object, path: str, mistakes: list[Mistake]) -> Any:
         if type(value) is not int and type(value) is not float:
             return wrong(expected, value, path, mistakes)
-        if not (low <= value <= high) or (not between and value == low):
-            return refuse(f"expected {expected}, got {value:g}", path, mistakes)
-        try:
-            return float(value)
-        except OverflowError:
-            return refuse(f"expected {expected}, got a number that is too large", path, mistakes)
+        if not low <= value <= high or (value == low and not between) or abs(value) > _LARGEST:
+            return refuse(f"expected {expected}", path, mistakes)
+        return float(value)
 
     return read
 
