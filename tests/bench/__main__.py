@@ -75,7 +75,7 @@ CALIBRATION_RPS = 60_000
 @contextmanager
 def load(scenario: Scenario, candidate: Running, seconds: float) -> Iterator[subprocess.Popen[bytes]]:
     """A load generator whose connections are open and warm; it starts on `go`."""
-    command = [
+    command: list[str | Path] = [
         BUILD / "load",
         f"port={candidate.port}",
         f"connections={scenario.connections}",
@@ -211,7 +211,7 @@ def added_ttft(rounds: Sequence[Round]) -> list[Round]:
     ]
 
 
-def report(scenario: Scenario, rounds: Sequence[Round]) -> tuple[str, dict[str, object]]:
+def report(scenario: Scenario, rounds: Sequence[Round]) -> tuple[str, dict[str, Any]]:
     """Table and JSON form of one scenario."""
     guards = [("direct", "per_s"), ("nginx", "cpu_us")]
     kept = steady(added_ttft(rounds), guards)
@@ -253,7 +253,7 @@ def run(arguments: argparse.Namespace) -> int:
     scenarios = [s for s in SCENARIOS if not arguments.scenario or s.name in arguments.scenario]
     compile_parts()
     measured: dict[str, list[dict[str, Sample]]] = {s.name: [] for s in scenarios}
-    stolen = processes.stolen_share()
+    stolen_before, ticks_before = processes.ticks()
     dropped: dict[str, dict[str, float]] = {}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lengthwise-bench-")))
@@ -272,14 +272,14 @@ def run(arguments: argparse.Namespace) -> int:
                         share["dropped"] += candidate.metric("lengthwise_records_dropped_total") - drops
                 measured[scenario.name].append({name: one[name] for name in chosen})
             print(f"round {number + 1} of {arguments.rounds}", file=sys.stderr, flush=True)
-    stolen = tuple(b - a for a, b in zip(stolen, processes.stolen_share(), strict=True))
+    stolen, ticks = processes.ticks()
     reports = {s.name: report(s, measured[s.name]) for s in scenarios}
     facts: dict[str, object] = {
         "python": platform.python_version(),
         "kernel": platform.release(),
         "cores": os.cpu_count(),
         "load_before": round(arguments.load_before, 2),
-        "stolen_share": round(stolen[0] / max(stolen[1], 1), 4),
+        "stolen_share": round((stolen - stolen_before) / max(ticks - ticks_before, 1), 4),
         "nginx": subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=True).stderr.strip(),
         "first_answer_s": {c.name: round(c.first_answer_s, 3) for c in running},
         "rss_idle_kib": idle_kib,
@@ -296,7 +296,7 @@ def run(arguments: argparse.Namespace) -> int:
     return _verdict({name: data for name, (_, data) in reports.items()})
 
 
-def _verdict(reports: dict[str, dict[str, object]]) -> int:
+def _verdict(reports: dict[str, dict[str, Any]]) -> int:
     trouble = []
     for scenario, data in reports.items():
         figures = data.get("figures", {})

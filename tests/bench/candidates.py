@@ -152,6 +152,15 @@ def _first_answer(process: subprocess.Popen[bytes], port: int, log: Path) -> flo
     raise SystemExit(f"bench: no answer on port {port}:\n{log.read_text()[-4000:]}")
 
 
+def _pinned(process: subprocess.Popen[bytes], words: str) -> int:
+    worker = processes.named(process.pid, words)
+    if worker is None:
+        process.kill()
+        raise SystemExit(f"bench: no process named {words!r}")
+    processes.pin(worker, MEASURED_CORE)
+    return worker
+
+
 def start_upstream(folder: Path, name: str = "upstream") -> Running:
     """Start a fake provider; also the OTLP sink (`name`), which takes every POST."""
     port = free_port()
@@ -168,8 +177,7 @@ def start_nginx(folder: Path, upstream: int) -> Running:
     (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=port, upstream=upstream, user=user))
     process = _start(["nginx", "-c", folder / "nginx.conf", "-e", folder / "error.log", "-p", folder], log)
     first = _first_answer(process, port, folder / "error.log")
-    worker = processes.named(process.pid, "worker process")
-    processes.pin(worker, MEASURED_CORE)
+    worker = _pinned(process, "worker process")
     return Running("nginx", port, worker, first_answer_s=first, stop=_stopper(process))
 
 
@@ -194,7 +202,6 @@ def start_lengthwise(folder: Path, upstream: int, sink: int, *, full: bool) -> R
     command = [sys.executable, "-m", "proxy.cli", "serve", "--config", str(config)]
     process = _start(command, folder / "log", env=environ, cwd=HERE.parent.parent)
     first = _first_answer(process, port, folder / "log")
-    worker = processes.named(process.pid, "proxy.relay")
+    worker = _pinned(process, "proxy.relay")
     recorder = processes.named(process.pid, "proxy.recorder")
-    processes.pin(worker, MEASURED_CORE)
     return Running(name, port, worker, recorder, admin if full else None, first, _stopper(process))

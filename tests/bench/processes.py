@@ -43,7 +43,7 @@ def pin(pid: int, core: int) -> None:
         os.sched_setaffinity(int(task.name), {core})
 
 
-def stolen_share() -> tuple[int, int]:
+def ticks() -> tuple[int, int]:
     """(ticks that the hypervisor took, all ticks) since boot, over all cores."""
-    ticks = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
-    return ticks[7], sum(ticks)
+    counts = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return counts[7], sum(counts)
