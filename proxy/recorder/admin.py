@@ -1,0 +1,58 @@
+"""The recorder's side of the admin port: `/metrics` and `/status`.
+
+Layer: recorder. The supervisor owns the port, answers `/healthz` and `/readyz` itself and relays every other request to
+the local socket served here. Nothing here shows content, a key or a path of an exchange.
+
+Source: ARCHITECTURE.md 7 "Admin".
+"""
+
+import socket
+from collections.abc import Callable, Mapping
+
+import orjson
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+
+__all__ = ["serve"]
+
+_EXISTING = ["/healthz", "/readyz", "/metrics", "/status"]
+
+
+async def serve(
+    listening: socket.socket, registry: CollectorRegistry | None, status: Callable[[], Mapping[str, object]]
+) -> web.AppRunner:
+    """Serve the admin paths on a listening socket until the runner's `cleanup`.
+
+    `registry` None: metrics are not offered here (`telemetry.prometheus: false`).
+    """
+
+    async def get_metrics(_: web.Request) -> web.Response:
+        if registry is None:
+            return _not_found("telemetry.prometheus is false")
+        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+
+    async def get_status(_: web.Request) -> web.Response:
+        return _json(200, status())
+
+    async def get_other(_: web.Request) -> web.Response:
+        return _not_found("no such path")
+
+    application = web.Application()
+    application.router.add_get("/metrics", get_metrics)
+    application.router.add_get("/status", get_status)
+    application.router.add_route("*", "/{tail:.*}", get_other)
+    # access lines would carry paths; signals belong to the process
+    runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=0.2)
+    await runner.setup()
+    await web.SockSite(runner, listening).start()
+    return runner
+
+
+def _not_found(message: str) -> web.Response:
+    return _json(404, {"error": message, "paths": _EXISTING})
+
+
+def _json(status: int, document: Mapping[str, object]) -> web.Response:
+    body = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    return web.Response(status=status, body=body, content_type="application/json")

@@ -1,0 +1,143 @@
+"""Where the workers' records arrive: JSON lines over a local socket, acknowledged in batches.
+
+Layer: recorder. A batch is whatever lines one read brought; it is processed before the next read, so a worker that is
+faster than the recorder feels the socket fill, counts what does not fit, and never waits. A line that is no record costs
+itself only, and is never logged: it could hold anything.
+
+Source: ARCHITECTURE.md 3.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from proxy.record import ExchangeRecord, from_line
+from proxy.recorder.workers import Worker, Workers
+
+__all__ = ["Intake", "IntakeCounts"]
+
+_LONGEST_LINE_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class IntakeCounts:
+    """What arrived."""
+
+    records: int = 0
+    malformed_lines: int = 0
+
+
+class Intake:
+    """The listening side: every connection is one worker's."""
+
+    def __init__(self, process: Callable[[Sequence[ExchangeRecord]], None], workers: Workers) -> None:
+        """`process` is given each batch and must not raise; when it returns, the batch is acknowledged."""
+        self.process = process
+        self.workers = workers
+        self.counts = IntakeCounts()
+        self._links: set[_Link] = set()
+        self._server: asyncio.Server | None = None
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    async def serve(self, listening: socket.socket) -> None:
+        """Accept workers on a listening socket that somebody else bound and keeps."""
+        self._server = await asyncio.get_running_loop().create_server(lambda: _Link(self), sock=listening)
+
+    async def drain(self, within_s: float) -> None:
+        """Accept nobody new, and wait until every worker has closed its link or the time is up."""
+        if self._server is not None:
+            self._server.close()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._empty.wait(), within_s)
+        for link in list(self._links):
+            link.close()
+
+    def _joined(self, link: "_Link") -> None:
+        self._links.add(link)
+        self._empty.clear()
+
+    def _left(self, link: "_Link") -> None:
+        self._links.discard(link)
+        if not self._links:
+            self._empty.set()
+
+
+class _Link(asyncio.Protocol):
+    """One worker's connection."""
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+        self._transport: asyncio.Transport | None = None
+        self._worker: Worker | None = None
+        self._rest = b""
+        self._skipping = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 -- streams have no other transports
+        self._transport = transport
+        self._intake._joined(self)  # noqa: SLF001 -- the two are one unit
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._worker is not None:
+            self._intake.workers.gone(self._worker)
+            self._worker = None
+        self._intake._left(self)  # noqa: SLF001 -- the two are one unit
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        lines = (self._rest + data).split(b"\n")
+        self._rest = lines.pop()
+        if self._skipping and lines:
+            self._skipping = False
+            lines.pop(0)
+        if len(self._rest) > _LONGEST_LINE_BYTES or self._skipping:
+            if not self._skipping:
+                self._intake.counts.malformed_lines += 1
+            self._rest, self._skipping = b"", True
+        if lines:
+            self._batch(lines)
+
+    def _batch(self, lines: list[bytes]) -> None:
+        records: list[ExchangeRecord] = []
+        last: int | None = None
+        for line in lines:
+            try:
+                message = orjson.loads(line)
+                if "record" in message:
+                    seq = message["seq"]
+                    if type(seq) is not int:
+                        raise TypeError("a sequence number is a number")
+                    last = seq
+                    records.append(from_line(message["record"]))
+                else:
+                    self._control(message)
+            except (AttributeError, LookupError, TypeError, ValueError):
+                self._intake.counts.malformed_lines += 1
+        self._intake.counts.records += len(records)
+        if records:
+            self._intake.process(records)
+        if last is not None and self._transport is not None:
+            self._transport.write(b'{"ack":%d}\n' % last)
+
+    def _control(self, message: dict[str, Any]) -> None:
+        if "hello" in message:
+            hello = message["hello"]
+            index, pid = hello["worker"], hello["pid"]
+            if type(index) is not int or type(pid) is not int or self._worker is not None:
+                raise TypeError("a worker says hello once, with its numbers")
+            self._worker = self._intake.workers.hello(index, pid)
+        elif "totals" in message:
+            if self._worker is None:
+                raise TypeError("totals of nobody")
+            self._intake.workers.report(self._worker, message["totals"])
+        else:
+            raise TypeError("unknown message")

@@ -1,0 +1,227 @@
+"""Records on disk: one SQLite table, one row for each exchange.
+
+Layer: recorder. One writer; readers (report, a user's own sqlite3) may read at any time, as WAL lets them. A ledger that
+cannot be written costs rows, which are counted, and never the process. No column holds content or a credential.
+
+Source: ARCHITECTURE.md 7 "Ledger"; sqlite.org/wal.html.
+"""
+
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from proxy.errors import LengthwiseError
+from proxy.record import ExchangeRecord
+
+__all__ = ["COLUMNS", "Ledger", "LedgerError", "row"]
+
+USER_VERSION: Final = 1
+_BUSY_S: Final = 0.1
+"""How long a commit waits for another writer: rows are worth less than the records behind them."""
+_SLICE_ROWS: Final = 2000
+_INT64 = range(-(2**63), 2**63)
+
+Value = str | int | float | None
+
+
+class LedgerError(LengthwiseError):
+    """A ledger that cannot be used."""
+
+
+def _flag(value: bool | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def _finish(record: ExchangeRecord) -> str | None:
+    """The first choice's word; `cut` tells about the others."""
+    return record.finish_words[0] if record.finish_words else None
+
+
+def _shadow(record: ExchangeRecord) -> str | None:
+    return orjson.dumps(record.decision.shadow).decode() if record.decision.shadow else None
+
+
+def _checkpoints(record: ExchangeRecord) -> str | None:
+    points = record.checkpoints_s
+    return orjson.dumps(points).decode() if points else None
+
+
+_TABLE: Final[tuple[tuple[str, str, Callable[[ExchangeRecord], Value]], ...]] = (
+    ("id", "TEXT PRIMARY KEY", lambda r: r.id),
+    ("started_at", "REAL NOT NULL", lambda r: r.started_at_s),
+    ("upstream", "TEXT", lambda r: r.upstream),
+    ("provider", "TEXT", lambda r: r.provider),
+    ("dialect", "TEXT NOT NULL", lambda r: r.request.dialect),
+    ("model", "TEXT", lambda r: r.request.model),
+    ("response_model", "TEXT", lambda r: r.response.response_model),
+    ("app", "TEXT", lambda r: r.app),
+    ("key_name", "TEXT", lambda r: r.key_name),
+    ("stream", "INTEGER NOT NULL", lambda r: int(r.streamed)),
+    ("status", "INTEGER", lambda r: r.status),
+    ("end", "TEXT NOT NULL", lambda r: r.end.value),
+    ("finish", "TEXT", _finish),
+    ("cut", "INTEGER", lambda r: _flag(r.cut)),
+    ("requested_max_tokens", "INTEGER", lambda r: r.request.requested_max_tokens),
+    ("forwarded_max_tokens", "INTEGER", lambda r: r.decision.forwarded_max_tokens),
+    ("limit_field", "TEXT", lambda r: r.decision.limit_field or r.request.limit_field),
+    ("rule", "TEXT", lambda r: r.decision.rule),
+    ("action", "TEXT NOT NULL", lambda r: r.decision.action.value),
+    ("arm", "TEXT", lambda r: r.decision.arm),
+    ("shadow", "TEXT", _shadow),
+    ("choices", "INTEGER", lambda r: r.request.choices),
+    ("input_tokens", "INTEGER", lambda r: r.response.usage.input_tokens if r.response.usage else None),
+    ("cached_input_tokens", "INTEGER", lambda r: r.response.usage.cached_input_tokens if r.response.usage else None),
+    ("output_tokens", "INTEGER", lambda r: r.output_tokens),
+    ("reasoning_tokens", "INTEGER", lambda r: r.response.usage.reasoning_tokens if r.response.usage else None),
+    ("decoded_tokens", "INTEGER", lambda r: r.decoded_tokens),
+    ("usage_source", "TEXT NOT NULL", lambda r: r.usage_source),
+    ("ttfc_s", "REAL", lambda r: r.ttfc_s),
+    ("ttft_s", "REAL", lambda r: r.ttft_s),
+    ("ttfa_s", "REAL", lambda r: r.ttfa_s),
+    ("last_token_s", "REAL", lambda r: r.last_token_s),
+    ("e2e_s", "REAL", lambda r: r.e2e_s),
+    ("tpot_s", "REAL", lambda r: r.tpot_s),
+    ("checkpoints", "TEXT", _checkpoints),
+    ("client_blocked_s", "REAL", lambda r: r.client_blocked_s),
+    ("overhead_s", "REAL", lambda r: r.overhead_s),
+    ("degraded", "TEXT", lambda r: r.degraded),
+    ("error_type", "TEXT", lambda r: r.error_type),
+    ("trace_id", "TEXT NOT NULL", lambda r: r.trace_id),
+)
+COLUMNS: Final = tuple(name for name, _, _ in _TABLE)
+"""Columns in their order; `end` is a word of SQL and needs quotes in a query."""
+
+_CREATE = (
+    "CREATE TABLE exchange (" + ", ".join(f'"{name}" {kind}' for name, kind, _ in _TABLE) + ")",
+    "CREATE INDEX exchange_started_at ON exchange (started_at)",
+    f"PRAGMA user_version = {USER_VERSION}",
+)
+_INSERT = f"INSERT OR IGNORE INTO exchange VALUES ({', '.join('?' * len(_TABLE))})"  # noqa: S608 -- question marks only
+
+
+def row(record: ExchangeRecord) -> tuple[Value, ...]:
+    """The ledger's row of a record, in the order of `COLUMNS`.
+
+    Raises:
+        TypeError: the record holds a value that no column can.
+    """
+    values = tuple(_storable(read(record)) for _, _, read in _TABLE)
+    if None in (values[0], values[1]):
+        raise TypeError("a row needs its id and its time")
+    return values
+
+
+def _storable(value: Value) -> Value:
+    if type(value) is int:
+        return value if value in _INT64 else None
+    if value is None or type(value) is float or type(value) is str:
+        return value
+    raise TypeError("no column holds this")
+
+
+class Ledger:
+    """The open ledger of one recorder. Not thread-safe."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the ledger at `path`, for its owner's eyes only when it is new.
+
+        Raises:
+            LedgerError: it cannot be opened, or is not of this version's schema.
+        """
+        self.written = 0
+        """Rows committed."""
+        self.failed = 0
+        """Rows that could not be written."""
+        self.error: str | None = None
+        """Why the last rows were not written; None when they were."""
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            self._connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
+        except (OSError, sqlite3.Error) as error:
+            raise LedgerError(f"the ledger cannot be opened: {_reason(error)}") from error
+        try:
+            self._prepare()
+        except sqlite3.Error as error:
+            self._connection.close()
+            raise LedgerError(f"the ledger cannot be opened: {_reason(error)}") from error
+        except LedgerError:
+            self._connection.close()
+            raise
+
+    def _prepare(self) -> None:
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if version != USER_VERSION and (version or tables):
+            raise LedgerError(
+                f"the ledger's schema is version {version}, this Lengthwise writes version {USER_VERSION}: "
+                "name another file in ledger.path"
+            )
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+        if not version:
+            self._connection.execute("BEGIN IMMEDIATE")
+            for statement in _CREATE:
+                self._connection.execute(statement)
+            self._connection.execute("COMMIT")
+        columns = tuple(name for _, name, *_ in self._connection.execute("PRAGMA table_info(exchange)"))
+        if columns != COLUMNS:
+            raise LedgerError("the ledger's table has other columns than its version says: name another file")
+
+    def write(self, records: Sequence[ExchangeRecord]) -> bool:
+        """Commit the records' rows in one transaction; False when that failed and its rows are counted as failed."""
+        rows = []
+        for record in records:
+            try:
+                rows.append(row(record))
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+                self.failed += 1
+        before = self._connection.total_changes
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.executemany(_INSERT, rows)
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self.failed += len(rows)
+            self.error = _reason(error)
+            self._roll_back()
+            return False
+        written = self._connection.total_changes - before
+        self.written += written
+        self.failed += len(rows) - written
+        self.error = None
+        return True
+
+    def forget(self, before_unix_s: float) -> bool:
+        """Delete one slice of the rows that started before; True while there may be more."""
+        query = (
+            "DELETE FROM exchange WHERE rowid IN (SELECT rowid FROM exchange WHERE started_at < ? "
+            "ORDER BY started_at LIMIT ?)"
+        )
+        try:
+            return self._connection.execute(query, (before_unix_s, _SLICE_ROWS)).rowcount == _SLICE_ROWS
+        except sqlite3.Error as error:
+            self.error = _reason(error)
+            return False
+
+    def close(self) -> None:
+        """Close the file; its write-ahead log is merged into it."""
+        try:
+            self._connection.close()
+        except sqlite3.Error as error:
+            self.error = _reason(error)
+
+    def _roll_back(self) -> None:
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            self.error = _reason(error)
+
+
+def _reason(error: OSError | sqlite3.Error) -> str:
+    """A short reason in the system's own words: names no value of a row."""
+    return (error.strerror or "unreadable") if isinstance(error, OSError) else str(error)

@@ -1,0 +1,255 @@
+"""The recorder process: composes intake, spans, metrics, ledger and admin, and ends in time.
+
+Layer: recorder. Nothing here may end it but the supervisor: a collector, a ledger or a record that fails is counted and
+shown in `/status`. It leaves on SIGTERM or when the control channel closes, within 3 seconds whatever the collector does:
+half a second for what workers still hand over, the rest for the export of what is queued.
+
+Source: ARCHITECTURE.md 3, 5.7, 5.8, 7 "Admin".
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.sdk.metrics.export import MetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from prometheus_client import CollectorRegistry
+
+from proxy.record import ExchangeRecord
+from proxy.recorder import admin, export, semconv
+from proxy.recorder.intake import Intake
+from proxy.recorder.ledger import Ledger, LedgerError
+from proxy.recorder.metrics import Metrics
+from proxy.recorder.spans import SpanForm, spans_of
+from proxy.recorder.workers import Workers
+from proxy.settings import Settings, Telemetry, from_json
+
+__all__ = ["Init", "Recorder", "run"]
+
+_DRAIN_S: Final = 0.5
+_EXPORT_S: Final = 2.2
+_HOUR_S: Final = 3600.0
+_DAY_S: Final = 86400.0
+_CONTROL_BYTES: Final = 64 * 1024 * 1024
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Init:
+    """The supervisor's first line."""
+
+    settings: Settings
+    policy: dict[str, Any]
+    """`/status` shows it as it came: digest, loaded_at, error, rules."""
+    intake_fd: int
+    admin_fd: int
+    version: str
+    settings_digest: str
+
+    @classmethod
+    def read(cls, line: bytes) -> "Init":
+        """Read the line.
+
+        Raises:
+            ValueError, LookupError, TypeError, SettingsError: it is no init line.
+        """
+        init = orjson.loads(line)["init"]
+        return cls(
+            from_json(orjson.dumps(init["settings"])),
+            init["policy"],
+            init["intake_fd"],
+            init["admin_fd"],
+            init["version"],
+            init["settings_digest"],
+        )
+
+
+class Recorder:
+    """Everything that a record goes through, and what `/status` says of it."""
+
+    def __init__(self, init: Init, environ: Mapping[str, str]) -> None:
+        telemetry = init.settings.telemetry
+        self._init = init
+        self.policy = init.policy
+        self.workers = Workers()
+        self.intake = Intake(self.process, self.workers)
+        self.failed_records = 0
+        self.registry = CollectorRegistry() if telemetry.prometheus else None
+        self._exports = {
+            signal_name: export.ExportCounts(signal_name, export.protocol_of(signal_name, environ))
+            for signal_name, sink in (("traces", telemetry.traces), ("metrics", telemetry.metrics))
+            if sink == "otlp" and export.configured(signal_name, environ)
+        }
+        resource = _resource(telemetry, init.version, environ)
+        self._form = SpanForm(
+            resource,
+            InstrumentationScope(semconv.SCOPE, init.version, semconv.SCHEMA_URL),
+            telemetry.genai,
+            frozenset(telemetry.compat),
+        )
+        self._outlet = export.SpanOutlet(self._exports["traces"], environ) if "traces" in self._exports else None
+        readers: list[MetricReader] = []
+        if self.registry is not None:
+            readers.append(PrometheusMetricReader(registry=self.registry, scope_info_enabled=False))
+        if "metrics" in self._exports:
+            readers.append(export.metric_reader(self._exports["metrics"], environ))
+        self._metrics = Metrics(readers, resource, init.version, self.workers, telemetry.models) if readers else None
+        self._ledger, self._ledger_error = _open_ledger(init.settings)
+        if not self._exports and "otlp" in {telemetry.traces, telemetry.metrics}:
+            log.info("no OTLP endpoint is configured (OTEL_EXPORTER_OTLP_ENDPOINT): no spans or metrics are exported")
+
+    def process(self, records: Sequence[ExchangeRecord]) -> None:
+        """Take a batch: spans, metrics, then the ledger's commit. Never raises."""
+        for record in records:
+            try:
+                if self._metrics is not None:
+                    self._metrics.record(record)
+                if self._outlet is not None:
+                    self._outlet.put(spans_of(record, self._form))
+            except Exception:  # noqa: BLE001 -- one record must not cost the others; its text could hold anything
+                self.failed_records += 1
+        if self._ledger is not None:
+            self._ledger.write(records)
+
+    async def housekeep(self) -> None:
+        """Delete what is older than `ledger.keep_days`, now and every hour, in slices between which records pass."""
+        while self._ledger is not None:
+            while self._ledger.forget(time.time() - self._init.settings.ledger.keep_days * _DAY_S):
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(_HOUR_S)
+
+    def status(self) -> dict[str, object]:
+        """What `/status` answers."""
+        totals = self.workers.totals
+        return {
+            "version": self._init.version,
+            "settings": {"digest": self._init.settings_digest},
+            "policy": self.policy,
+            "workers": [
+                {
+                    "index": worker.index,
+                    "pid": worker.pid,
+                    "alive": worker.alive,
+                    "exchanges": worker.totals.exchanges,
+                    "active": worker.totals.exchanges_active if worker.alive else 0,
+                    "dropped": worker.totals.records_dropped,
+                    "malformed": worker.totals.connections_malformed,
+                    "policy_digest": worker.policy_digest,
+                }
+                for worker in self.workers
+            ],
+            "exchanges": totals.exchanges,
+            "records": self.intake.counts.records,
+            "drops": {
+                "records": totals.records_dropped,
+                "malformed_lines": self.intake.counts.malformed_lines,
+                "failed_records": self.failed_records,
+                "connections_malformed": totals.connections_malformed,
+            },
+            "laws": {},
+            "export": {name: counts.status() for name, counts in self._exports.items()},
+            "ledger": self._ledger_status(),
+        }
+
+    def _ledger_status(self) -> dict[str, object] | None:
+        path = self._init.settings.ledger.path
+        if path is None:
+            return None
+        if self._ledger is None:
+            return {"path": str(path), "written": 0, "failed": 0, "error": self._ledger_error}
+        return {
+            "path": str(path),
+            "written": self._ledger.written,
+            "failed": self._ledger.failed,
+            "error": self._ledger.error,
+        }
+
+    def close(self, within_s: float) -> bool:
+        """Commit, and export what is queued; False when the collector did not take it in time."""
+        if self._ledger is not None:
+            self._ledger.close()
+        ends = [] if self._outlet is None else [self._outlet.shutdown]
+        if self._metrics is not None:
+            metrics = self._metrics
+            ends.append(lambda: metrics.shutdown(within_s * 1000))
+        return export.run_bounded(ends, within_s)
+
+
+async def run(control: socket.socket, environ: Mapping[str, str]) -> int:
+    """Run until the supervisor ends it; the exit code: 0, or 2 when the first line was none."""
+    loop = asyncio.get_running_loop()
+    leave = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, leave.set)
+    # a terminal sends these to the whole process group; what they mean is the supervisor's to say
+    for ignored in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    reader, writer = await asyncio.open_unix_connection(sock=control, limit=_CONTROL_BYTES)
+    try:
+        init = Init.read(await reader.readline())
+    except Exception as error:  # noqa: BLE001 -- whatever is wrong with it, its text may hold a credential
+        log.error("the control channel gave no settings (%s)", type(error).__name__)  # noqa: TRY400 -- likewise
+        return 2
+    recorder = Recorder(init, environ)
+    await recorder.intake.serve(_inherited(init.intake_fd))
+    runner = await admin.serve(_inherited(init.admin_fd), recorder.registry, recorder.status)
+    tasks = [loop.create_task(_obey(reader, recorder, leave)), loop.create_task(recorder.housekeep())]
+    writer.write(b'{"ready":true}\n')
+    await leave.wait()
+    await recorder.intake.drain(_DRAIN_S)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(runner.cleanup(), 0.3)
+    if not recorder.close(_EXPORT_S):
+        log.warning("left without exporting everything: the OTLP collector did not take it in time")
+    writer.close()
+    return 0
+
+
+async def _obey(reader: asyncio.StreamReader, recorder: Recorder, leave: asyncio.Event) -> None:
+    """Take the supervisor's lines until it closes the channel."""
+    try:
+        while line := await reader.readline():
+            with contextlib.suppress(orjson.JSONDecodeError, LookupError, TypeError):
+                recorder.policy = orjson.loads(line)["policy"]
+    except (OSError, ValueError):
+        log.warning("the control channel broke")
+    leave.set()
+
+
+def _inherited(fd: int) -> socket.socket:
+    """A socket of our own on the supervisor's listening one, which outlives us."""
+    os.set_inheritable(fd, False)
+    listening = socket.socket(fileno=fd)
+    listening.setblocking(False)
+    return listening
+
+
+def _resource(telemetry: Telemetry, version: str, environ: Mapping[str, str]) -> Resource:
+    own = {semconv.SERVICE_VERSION: version}
+    named = environ.get("OTEL_SERVICE_NAME") or "service.name=" in environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    if not named:
+        own[semconv.SERVICE_NAME] = telemetry.service_name
+    return Resource.create(own)
+
+
+def _open_ledger(settings: Settings) -> tuple[Ledger | None, str | None]:
+    if settings.ledger.path is None:
+        return None, None
+    try:
+        return Ledger(settings.ledger.path), None
+    except LedgerError as error:
+        log.error("%s; records are not kept", error)  # noqa: TRY400 -- the sentence says it
+        return None, str(error)
