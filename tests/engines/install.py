@@ -72,7 +72,7 @@ def install(part: Part) -> None:
     _run(sys.executable, "-m", "venv", "--clear", home)
     python = home / "bin" / "python"
     for packages in part.installs:
-        _run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages)
+        _run(python, "-m", "pip", "install", "-qq", "--disable-pip-version-check", *packages)
     part.finish(python)
     (home / "installed").touch()
 

@@ -1,0 +1,71 @@
+"""The real parts, started when the first test asks for one; a test whose part is not installed is skipped."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.engines import parts
+from tests.engines.install import command, folder
+from tests.engines.scripted import scripted
+
+
+def _installed(part: str, name: str) -> Path:
+    found = command(part, name)
+    if found is None:
+        pytest.skip(f"{part} is not installed in {folder()}: python tests/engines/install.py {part}")
+    return found
+
+
+def _tiny_model(part: str, target: Path) -> Path:
+    script = Path(__file__).with_name("tiny_model.py")
+    subprocess.run([_installed(part, "python"), script, target], check=True, capture_output=True)
+    return target
+
+
+@pytest.fixture(scope="session")
+def vllm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[parts.Engine]:
+    """vLLM; where Phoenix is installed, its own spans go there."""
+    serve, home = _installed("vllm", "vllm"), tmp_path_factory.mktemp("vllm")
+    backend = request.getfixturevalue("phoenix") if command("phoenix", "phoenix") else None
+    with parts.vllm(serve, _tiny_model("vllm", home / "tiny"), home, backend) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def transformers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[parts.Engine]:
+    """The server that comes with transformers."""
+    serve, home = _installed("transformers", "transformers"), tmp_path_factory.mktemp("transformers")
+    with parts.transformers_serve(serve, _tiny_model("transformers", home / "tiny"), home) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session", params=["vllm", "transformers"])
+def engine(request: pytest.FixtureRequest) -> parts.Engine:
+    """Each inference engine in turn."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session")
+def phoenix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[parts.Phoenix]:
+    """Arize Phoenix."""
+    with parts.phoenix(_installed("phoenix", "phoenix"), tmp_path_factory.mktemp("phoenix")) as backend:
+        yield backend
+
+
+@pytest.fixture(scope="session")
+def prometheus_command() -> Path:
+    """The command of an installed Prometheus."""
+    found = shutil.which("prometheus")
+    if found is None:
+        pytest.skip("prometheus is not installed (Debian: apt install prometheus)")
+    return Path(found)
+
+
+@pytest.fixture(scope="session")
+def provider() -> Iterator[str]:
+    """URL of a scripted provider."""
+    with scripted() as url:
+        yield url
