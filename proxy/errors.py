@@ -43,6 +43,8 @@ class Refusal:
 
     status: int
     """HTTP status of the answer."""
+    reason: bytes
+    """Its reason phrase (RFC 9110 15)."""
     envelope_type: str
     """The `error.type` of the OpenAI envelope, as SDKs map it."""
     final: bool
@@ -50,22 +52,22 @@ class Refusal:
 
 
 REFUSALS: dict[str, Refusal] = {
-    "malformed_request": Refusal(400, "invalid_request_error", True),
-    "ambiguous_body": Refusal(400, "invalid_request_error", True),
-    "policy_rejected": Refusal(400, "invalid_request_error", True),
-    "policy_conflict": Refusal(400, "invalid_request_error", True),
-    "unknown_key": Refusal(401, "authentication_error", True),
-    "policy_unjudgeable": Refusal(403, "permission_error", True),
-    "unknown_route": Refusal(404, "invalid_request_error", True),
-    "client_timeout": Refusal(408, "invalid_request_error", True),
-    "body_too_large": Refusal(413, "invalid_request_error", True),
-    "header_too_large": Refusal(431, "invalid_request_error", True),
-    "upstream_connect": Refusal(502, "server_error", False),
-    "upstream_reset": Refusal(502, "server_error", False),
-    "overloaded": Refusal(503, "server_error", False),
-    "upstream_connect_timeout": Refusal(504, "server_error", False),
-    "upstream_first_byte_timeout": Refusal(504, "server_error", True),
-    "http_version": Refusal(505, "invalid_request_error", False),
+    "malformed_request": Refusal(400, b"Bad Request", "invalid_request_error", True),
+    "ambiguous_body": Refusal(400, b"Bad Request", "invalid_request_error", True),
+    "policy_rejected": Refusal(400, b"Bad Request", "invalid_request_error", True),
+    "policy_conflict": Refusal(400, b"Bad Request", "invalid_request_error", True),
+    "unknown_key": Refusal(401, b"Unauthorized", "authentication_error", True),
+    "policy_unjudgeable": Refusal(403, b"Forbidden", "permission_error", True),
+    "unknown_route": Refusal(404, b"Not Found", "invalid_request_error", True),
+    "client_timeout": Refusal(408, b"Request Timeout", "invalid_request_error", True),
+    "body_too_large": Refusal(413, b"Content Too Large", "invalid_request_error", True),
+    "header_too_large": Refusal(431, b"Request Header Fields Too Large", "invalid_request_error", True),
+    "upstream_connect": Refusal(502, b"Bad Gateway", "server_error", False),
+    "upstream_reset": Refusal(502, b"Bad Gateway", "server_error", False),
+    "overloaded": Refusal(503, b"Service Unavailable", "server_error", False),
+    "upstream_connect_timeout": Refusal(504, b"Gateway Timeout", "server_error", False),
+    "upstream_first_byte_timeout": Refusal(504, b"Gateway Timeout", "server_error", True),
+    "http_version": Refusal(505, b"HTTP Version Not Supported", "invalid_request_error", False),
 }
 """TYPE of `x-lengthwise-error` to its answer: the complete list (ARCHITECTURE.md 7). `x-should-retry: false` goes with our 4xx
 and with the first-byte 504, nowhere else."""

@@ -207,6 +207,8 @@ class PolicySet:
     rules: tuple[Rule, ...]
     digest: str
     """First 12 hex digits of the sha256 of the document's canonical JSON: formatting and comments do not change it."""
+    document: Any
+    """What `parse` was given, in JSON's types: the form in which rules cross to the workers."""
 
 
 def parse(document: object) -> PolicySet:
@@ -220,7 +222,7 @@ def parse(document: object) -> PolicySet:
     if mistakes:
         raise SettingsError(mistakes)
     canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
-    return PolicySet(read.rules, hashlib.sha256(canonical.encode()).hexdigest()[:12])
+    return PolicySet(read.rules, hashlib.sha256(canonical.encode()).hexdigest()[:12], document)
 
 
 EMPTY = parse({"version": 1, "rules": []})

@@ -1,0 +1,116 @@
+"""The `lengthwise` command.
+
+Exit codes: 0 ok, 1 a finding or a failure, 2 usage or configuration.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from proxy import __version__, settings
+from proxy.errors import SettingsError
+
+__all__ = ["main"]
+
+_DESCRIPTION = """\
+Lengthwise stands between your application and an OpenAI-compatible provider. Answers pass exactly as the provider sent
+them; spans and metrics say what was asked for, what came and when; rules may lower max_tokens.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="lengthwise", description=_DESCRIPTION)
+    parser.add_argument("--version", action="version", version=f"lengthwise {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="run the proxy", description="Run the proxy until SIGTERM or Ctrl-C.")
+    serve.add_argument(
+        "--config", type=Path, metavar="FILE", help="settings; default: ./lengthwise.yaml where it exists"
+    )
+    serve.add_argument("--listen", metavar="HOST:PORT", help="where applications connect; port 0: any free one")
+    serve.add_argument("--admin", metavar="HOST:PORT", help="health, metrics and status")
+    serve.add_argument("--upstream", metavar="URL", help="the provider, such as https://api.openai.com")
+    serve.add_argument("--policies", metavar="FILE", help="rules")
+    serve.add_argument("--ledger", metavar="FILE", help="SQLite file for the records; none: no ledger")
+    serve.add_argument("--workers", metavar="N", help="relay processes, or auto")
+    serve.set_defaults(run=_serve)
+
+    check = commands.add_parser(
+        "check",
+        help="check settings and policies",
+        description="Report every mistake of the configuration at once, each with its key path. Exit 2 if there is one.",
+    )
+    check.add_argument("--config", type=Path, metavar="FILE", help="as for serve")
+    check.set_defaults(run=_check)
+
+    demo = commands.add_parser(
+        "demo",
+        help="see it work, offline",
+        description="Start a simulated provider and the proxy, send mixed requests, show what was observed.",
+    )
+    simulate = commands.add_parser(
+        "simulate", help="run the simulated provider alone", description="Run an OpenAI-compatible simulated provider."
+    )
+    # Only the command that runs pays for its imports: serve starts in a fraction of what aiohttp takes to load.
+    chosen = next((word for word in (sys.argv[1:] if arguments is None else arguments) if not word.startswith("-")), "")
+    if chosen == "demo":
+        from proxy.lab import demo as lab_demo  # noqa: PLC0415 -- see above
+
+        lab_demo.add_arguments(demo)
+        demo.set_defaults(run=lab_demo.run)
+    elif chosen == "simulate":
+        from proxy.lab import simulator  # noqa: PLC0415 -- see above
+
+        simulator.add_arguments(simulate)
+        simulate.set_defaults(run=simulator.run)
+
+    parsed = parser.parse_args(arguments)
+    code: int = parsed.run(parsed)
+    return code
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from proxy import supervisor  # noqa: PLC0415 -- `check` needs no processes
+
+    flags = {
+        name: getattr(arguments, name) for name in ("listen", "admin", "upstream", "policies", "ledger", "workers")
+    }
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        loaded, policies, warnings = settings.load(arguments.config, flags, os.environ)
+        for warning in warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        supervisor.run(loaded, policies, lambda line: print(line, flush=True))
+    except SettingsError as error:
+        return _report(error)
+    except supervisor.StartError as error:
+        print(f"lengthwise: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    try:
+        loaded, policies, warnings = settings.load(arguments.config, {}, os.environ)
+    except SettingsError as error:
+        return _report(error)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"ok: {len(loaded.upstreams)} upstream(s), {len(policies.rules)} rule(s)")
+    return 0
+
+
+def _report(error: SettingsError) -> int:
+    for mistake in error.mistakes:
+        print(f"error: {mistake}", file=sys.stderr)
+    count = len(error.mistakes)
+    print(f"lengthwise: {count} mistake{'' if count == 1 else 's'} in the configuration", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

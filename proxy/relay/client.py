@@ -1,0 +1,322 @@
+"""One client connection: reads requests one at a time and writes their answers in order.
+
+Layer: relay. Made by the listening socket. It goes on reading while an answer is due, because only reading shows that a
+client has left (ARCHITECTURE.md 5.3); what a pipelining client sends meanwhile is held up to `header_bytes`, then left
+in the socket.
+"""
+
+import asyncio
+import os
+import socket
+import struct
+from time import monotonic_ns
+from typing import TYPE_CHECKING
+
+from proxy.errors import RefusalError
+from proxy.relay.exchange import Exchange
+from proxy.wire.dialects.base import openai_error_body
+from proxy.wire.http1 import ChunkedReader, HeadParser, serialise
+
+if TYPE_CHECKING:
+    from proxy.relay.worker import Worker
+
+__all__ = ["Client"]
+
+_LINGER_NS = 2_000_000_000
+"""After an answer to a request that was not read whole: time in which the client may read it before a reset could
+destroy it (RFC 9112 9.6)."""
+
+
+class Client(asyncio.Protocol):
+    """See the module."""
+
+    __slots__ = (
+        "_accepted_ns",
+        "_body_left_bytes",
+        "_chunked",
+        "_closing",
+        "_exchange",
+        "_head_parser",
+        "_held",
+        "_held_bytes",
+        "_in_body",
+        "_raw_head",
+        "_reading",
+        "_transport",
+        "_worker",
+        "deadline_ns",
+        "keep_alive",
+        "reset",
+    )
+
+    def __init__(self, worker: "Worker") -> None:
+        self._worker = worker
+        self._transport: asyncio.Transport = None  # type: ignore[assignment]  # connection_made comes before any use
+        self._exchange: Exchange | None = None
+        self._head_parser: HeadParser | None = None
+        self._raw_head = b""
+        self._accepted_ns = 0
+        self._in_body = False
+        self._body_left_bytes = 0
+        self._chunked: ChunkedReader | None = None
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._reading = True
+        self._closing = False
+        self.keep_alive = True
+        """Set by the exchange: whether this connection carries another request."""
+        self.reset = False
+        """Set by the exchange: end with a reset, because a FIN would look like a whole answer."""
+        self.deadline_ns = 0
+        """Monotonic moment at which the worker calls `deadline`; 0 for none."""
+
+    # -- used by the exchange and the worker --------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Write to the client; nothing happens when it is gone."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    def set_deadline(self, duration_ns: int, at_ns: int) -> None:
+        """Call `deadline` when `duration_ns` have passed since `at_ns`; 0 disables."""
+        self.deadline_ns = at_ns + duration_ns if duration_ns else 0
+
+    def clear_deadline(self) -> None:
+        """No timeout until the next `set_deadline`."""
+        self.deadline_ns = 0
+
+    def pause_reading(self) -> None:
+        """Leave further bytes in the socket."""
+        if self._reading and not self._transport.is_closing():
+            self._reading = False
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        if not self._reading and not self._transport.is_closing():
+            self._reading = True
+            self._transport.resume_reading()
+
+    def take_held(self) -> bytes:
+        """What was read beyond the present request."""
+        data = b"".join(self._held)
+        self._held.clear()
+        self._held_bytes = 0
+        self.resume_reading()
+        return data
+
+    def exchange_over(self, at_ns: int) -> None:
+        """The exchange ended: the next request, or the end of the connection."""
+        self._exchange = None
+        if self._transport.is_closing():
+            return
+        if self.reset:
+            self._reset()
+        elif not self.keep_alive:
+            self._close(at_ns)
+        elif self._worker.draining and not self._held:
+            self._transport.close()
+        else:
+            self.set_deadline(self._worker.keepalive_ns, at_ns)
+            if self._held:
+                asyncio.get_running_loop().call_soon(self._read_held)
+            else:
+                self.resume_reading()
+
+    def deadline(self, now_ns: int) -> None:
+        """The timeout passed."""
+        self.deadline_ns = 0
+        if self._closing:
+            self._transport.abort()
+        elif self._exchange is not None:
+            self._exchange.deadline(now_ns)
+        elif self._raw_head:
+            self._refuse(RefusalError("client_timeout", "The request's head did not arrive in time."), now_ns)
+        else:
+            self._transport.close()
+
+    def drain(self) -> None:
+        """No further request: idle connections close now, busy ones after their answer."""
+        if self._exchange is None and not self._raw_head and not self._held:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """End now, answer or not."""
+        if self._exchange is not None:
+            self._exchange.abort()
+        else:
+            self._transport.abort()
+
+    # -- asyncio.Protocol ---------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Accepted, TLS included."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._worker.clients.add(self)
+        self.set_deadline(self._worker.keepalive_ns, monotonic_ns())
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a request, of a tunnel, or of a request that has to wait."""
+        if self._closing:
+            return
+        exchange = self._exchange
+        if exchange is None or self._in_body:
+            self._read(data)
+        elif exchange.tunnel is not None and exchange.tunnel.is_open:
+            exchange.tunnel.from_client(data)
+        else:
+            self._hold(data)
+
+    def eof_received(self) -> None:
+        """FIN: leaving when an answer is due (half-closing clients are documented as leaving)."""
+        if self._exchange is not None:
+            self._exchange.client_left()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone."""
+        self._worker.clients.discard(self)
+        self.deadline_ns = 0
+        if self._exchange is not None:
+            self._exchange.client_left()
+        elif self._raw_head and not self._closing:
+            self._worker.connections_malformed += 1  # half a head, then gone
+
+    def pause_writing(self) -> None:
+        """The client takes no more: stop reading the upstream."""
+        if self._exchange is not None:
+            self._exchange.client_blocked(True)
+
+    def resume_writing(self) -> None:
+        """The client takes bytes again."""
+        if self._exchange is not None:
+            self._exchange.client_blocked(False)
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def _hold(self, data: bytes) -> None:
+        self._held.append(data)
+        self._held_bytes += len(data)
+        if self._held_bytes > self._worker.settings.limits.header_bytes:
+            self.pause_reading()
+
+    def _read_held(self) -> None:
+        if self._exchange is None and not self._transport.is_closing():
+            data = self.take_held()
+            if data:
+                self._read(data)
+
+    def _read(self, data: bytes) -> None:
+        at_ns = monotonic_ns()
+        try:
+            while data and not self._closing:
+                if self._in_body:
+                    data = self._read_body(data, at_ns)
+                elif self._exchange is None:
+                    data = self._read_head(data, at_ns)
+                else:
+                    self._hold(data)
+                    return
+        except RefusalError as error:
+            exchange = self._exchange
+            self._in_body = True  # what follows cannot be read as a request any more
+            if exchange is not None:
+                exchange.refuse(error)
+            else:
+                self._refuse(error, at_ns)
+
+    def _read_head(self, data: bytes, at_ns: int) -> bytes:
+        parser = self._head_parser
+        if parser is None:
+            parser = self._head_parser = HeadParser()
+        before = len(self._raw_head)
+        if not before:
+            self._accepted_ns = at_ns
+            self.set_deadline(self._worker.client_body_ns, at_ns)
+        raw = self._raw_head + data if before else data
+        end = raw.find(b"\r\n\r\n", max(before - 3, 0)) + 4
+        limit = self._worker.settings.limits.header_bytes
+        if (end if end >= 4 else len(raw)) > limit:
+            self._raw_head = raw[:limit]
+            raise RefusalError("header_too_large", f"The request's head is larger than {limit} bytes.")
+        if end < 4:
+            self._raw_head = raw
+            parser.feed(data)
+            return b""
+        self._raw_head = b""
+        rest = raw[end:]
+        parser.feed(data[: end - before])
+        if not parser.complete:  # empty lines before a request (RFC 9112 2.2)
+            return rest
+        self._head_parser = None
+        head = parser.head(raw[:end], self._worker.interesting)
+        self._in_body = head.has_body
+        self._body_left_bytes = head.content_length or 0
+        self._chunked = ChunkedReader(limit) if head.chunked else None
+        self.keep_alive = True
+        worker = self._worker
+        exchange = self._exchange = Exchange(worker, self, head, self._accepted_ns)
+        worker.exchange_begun()
+        exchange.begin(at_ns)
+        return rest
+
+    def _read_body(self, data: bytes, at_ns: int) -> bytes:
+        exchange = self._exchange
+        if self._chunked is not None:
+            body, rest = self._chunked.feed(data)
+            complete = self._chunked.complete
+        else:
+            body = data if len(data) <= self._body_left_bytes else data[: self._body_left_bytes]
+            rest = data[len(body) :]
+            self._body_left_bytes -= len(body)
+            complete = not self._body_left_bytes
+        if exchange is None:
+            return b""
+        if body:
+            exchange.request_data(body, at_ns)
+        if complete and self._exchange is exchange:
+            self._in_body = False
+            self._chunked = None
+            exchange.request_end(at_ns)
+        return rest
+
+    # -- ends ---------------------------------------------------------------------------------------------------------
+
+    def _refuse(self, error: RefusalError, at_ns: int) -> None:
+        """Answer bytes that are no request; they are a counter, not an exchange."""
+        self._worker.connections_malformed += 1
+        refusal = error.refusal
+        body = openai_error_body(refusal.envelope_type, error.error_type, error.message)
+        headers = [
+            (b"Content-Type", b"application/json"),
+            (b"Content-Length", b"%d" % len(body)),
+            (b"x-lengthwise-error", error.error_type.encode()),
+            (b"Connection", b"close"),
+        ]
+        if refusal.final:
+            headers.insert(3, (b"x-should-retry", b"false"))
+        self.write(serialise(b"HTTP/1.1 %d %b" % (refusal.status, refusal.reason), headers) + body)
+        self._in_body = True
+        self._close(at_ns)
+
+    def _close(self, at_ns: int) -> None:
+        """Flush and close; wait a little for a client that is still sending, so that it can read its answer."""
+        self._closing = True
+        self._held.clear()
+        self.set_deadline(_LINGER_NS if self._in_body else self._worker.keepalive_ns, at_ns)
+        if self._in_body and self._transport.can_write_eof():
+            self.resume_reading()
+            self._transport.write_eof()
+        else:
+            self._transport.close()
+
+    def _reset(self) -> None:
+        """Close so that the client sees an error: RST after what the kernel still sends."""
+        self._closing = True
+        try:
+            with socket.socket(fileno=os.dup(self._transport.get_extra_info("socket").fileno())) as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        except OSError:
+            pass  # already gone
+        self._transport.close()
+        self.set_deadline(self._worker.keepalive_ns, monotonic_ns())

@@ -1,0 +1,771 @@
+"""One request and its response: judged, sent, relayed, observed, and recorded exactly once.
+
+Layer: relay. Between one client connection and one upstream connection; every callback of either ends up here. Nothing
+awaits: each method does what its bytes allow and returns.
+
+Order on the way back: stamp, write, observe. Whatever ends an exchange goes through `_over`, which takes the state out
+of the way first, so that the second end finds nothing to do (ARCHITECTURE.md 5.5).
+"""
+
+import asyncio
+import random
+from dataclasses import replace
+from enum import Enum, auto
+from hashlib import sha256
+from hmac import compare_digest
+from time import monotonic_ns, time, time_ns
+from typing import TYPE_CHECKING
+
+from proxy.errors import RefusalError
+from proxy.observe.observer import Observer
+from proxy.policy.decide import Origin, decide, may_enforce
+from proxy.record import (
+    OPAQUE,
+    Action,
+    Decision,
+    End,
+    ExchangeRecord,
+    RequestFacts,
+    ResponseFacts,
+    end_of_refusal,
+)
+from proxy.relay.pool import Pool
+from proxy.relay.tunnel import Tunnel
+from proxy.relay.upstream import Upstream
+from proxy.wire import coding, dialects
+from proxy.wire.dialects.base import Dialect, openai_error_body
+from proxy.wire.http1 import LAST_CHUNK, Headers, RequestHead, ResponseHead, chunk, serialise, without
+from proxy.wire.paths import canonical, strip_prefix
+from proxy.wire.sse import UsageCutter
+from proxy.wire.trace_context import continue_trace
+
+if TYPE_CHECKING:
+    from proxy.relay.client import Client
+    from proxy.relay.worker import Worker
+
+__all__ = ["Exchange"]
+
+_IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS"))
+_CREDENTIALS = (b"authorization", b"api-key", b"x-api-key")
+_UNSENT_BYTES = 65536
+"""Request bytes held for an upstream that is still connecting; more stays in the client's socket."""
+_OPAQUE_FACTS = RequestFacts(dialect=OPAQUE)
+_NO_DECISION = Decision()
+
+
+class Phase(Enum):
+    """What the exchange waits for; decides which timeout applies."""
+
+    REQUEST = auto()
+    CONNECT = auto()
+    SEND = auto()
+    FIRST_BYTE = auto()
+    BODY = auto()
+    OVER = auto()
+
+
+class Exchange:
+    """See the module; made by a client connection when a request head is complete."""
+
+    __slots__ = (
+        "_accepted_ns",
+        "_app",
+        "_blocked_since_ns",
+        "_body",
+        "_chunked_to_client",
+        "_client",
+        "_client_blocked_ns",
+        "_connect_started_ns",
+        "_connected_ns",
+        "_connecting",
+        "_cutter",
+        "_decision",
+        "_decoded",
+        "_degraded",
+        "_dialect",
+        "_facts",
+        "_first_write_ns",
+        "_head",
+        "_headers_ns",
+        "_key_name",
+        "_observer",
+        "_pending_head",
+        "_pool",
+        "_request_bytes",
+        "_request_complete",
+        "_request_complete_ns",
+        "_request_sent_ns",
+        "_resend_count",
+        "_response",
+        "_response_bytes",
+        "_started_unix_ns",
+        "_status",
+        "_target",
+        "_trace",
+        "_trace_propagated",
+        "_unsent",
+        "_unsent_bytes",
+        "_upstream",
+        "_usage_asked",
+        "_worker",
+        "_wrote_request",
+        "id",
+        "phase",
+        "tunnel",
+    )
+
+    def __init__(self, worker: "Worker", client: "Client", head: RequestHead, accepted_ns: int) -> None:
+        self._worker = worker
+        self._client = client
+        self._head = head
+        self._accepted_ns = accepted_ns
+        self._started_unix_ns = time_ns() - (monotonic_ns() - accepted_ns)
+        bits = random.getrandbits(352)
+        self.id = f"{bits & (1 << 96) - 1:024x}"
+        named = head.named
+        telemetry = worker.settings.telemetry
+        self._trace = continue_trace(
+            named.get(b"traceparent"), named.get(b"tracestate"), bits >> 96, telemetry.sample_ratio
+        )
+        self.phase = Phase.REQUEST
+        self.tunnel: Tunnel | None = None
+        self._pool: Pool | None = None
+        self._dialect: Dialect | None = None
+        self._facts = _OPAQUE_FACTS
+        self._decision = _NO_DECISION
+        self._target = head.target
+        self._app = None
+        app = named.get(worker.app_header)
+        if app is not None:
+            self._app = app[:128].decode("latin-1")
+        self._key_name: str | None = None
+        self._body: list[bytes] | None = None
+        self._decoded = False
+        self._request_bytes = 0
+        self._request_complete = False
+        self._request_complete_ns: int | None = None
+        self._unsent: list[bytes] = []
+        self._unsent_bytes = 0
+        self._wrote_request = False
+        self._usage_asked = False
+        self._upstream: Upstream | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._connect_started_ns: int | None = None
+        self._connected_ns: int | None = None
+        self._request_sent_ns: int | None = None
+        self._headers_ns: int | None = None
+        self._first_write_ns: int | None = None
+        self._resend_count = 0
+        self._response: ResponseHead | None = None
+        self._status: int | None = None
+        self._pending_head = b""
+        self._chunked_to_client = False
+        self._observer: Observer | None = None
+        self._cutter: UsageCutter | None = None
+        self._degraded: str | None = None
+        self._response_bytes = 0
+        self._client_blocked_ns = 0
+        self._blocked_since_ns = 0
+
+    # -- the request, from the client ---------------------------------------------------------------------------------
+
+    def begin(self, at_ns: int) -> None:
+        """The head is here: choose the upstream, and whether the body is read or streamed."""
+        try:
+            self._route()
+        except RefusalError as error:
+            self.refuse(error)
+            return
+        head = self._head
+        if head.expect_continue and head.has_body:
+            self._client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if self._body is None:
+            self._take_connection()
+        if not head.has_body:
+            self.request_end(at_ns)
+        elif self.phase is Phase.REQUEST:
+            self._client.set_deadline(self._worker.client_body_ns, at_ns)
+
+    def _route(self) -> None:
+        worker, head = self._worker, self._head
+        settings = worker.settings
+        limit = settings.limits.in_flight
+        if limit and worker.exchanges_active > limit:
+            raise RefusalError("overloaded", "Lengthwise has as many requests in flight as it may have.")
+        for pool in worker.pools:
+            target = strip_prefix(head.target, pool.prefix)
+            if target is not None:
+                self._pool, self._target = pool, target
+                break
+        else:
+            raise RefusalError("unknown_route", "No upstream is configured for this path.")
+        if head.method == b"POST":
+            self._dialect = dialects.match(canonical(self._target))
+            if self._dialect is None and settings.limits.unknown_routes == "block":
+                raise RefusalError("unknown_route", "This path is not one that Lengthwise may relay.")
+        self._check_key()
+        if head.upgrade == b"websocket" and head.method == b"GET" and settings.limits.upgrades == "pass":
+            self.tunnel = Tunnel(self._client)
+        if self._dialect is not None:
+            self._facts = RequestFacts(dialect=self._dialect.name)
+            if (head.content_length or 0) > settings.limits.observed_body_bytes:
+                self._too_large_to_read()
+            else:
+                self._body = []
+
+    def _check_key(self) -> None:
+        settings, pool = self._worker.settings, self._pool
+        assert pool is not None
+        if not settings.keys and pool.credential is None:
+            return
+        named = self._head.named
+        for name in _CREDENTIALS:
+            value = named.get(name)
+            if value is None:
+                continue
+            token = value.split(b" ", 1)[1] if name == b"authorization" and b" " in value else value
+            digest = sha256(token.strip()).hexdigest()
+            for key_name, expected in settings.keys.items():
+                if compare_digest(digest, expected):
+                    self._key_name = key_name
+                    return
+        if pool.credential is not None and settings.keys:
+            raise RefusalError("unknown_key", "This key is not one that may use this upstream.")
+
+    def _too_large_to_read(self) -> None:
+        """A body over `observed_body_bytes` streams unobserved, unless a rule would have to read it."""
+        pool, dialect = self._pool, self._dialect
+        assert pool is not None
+        assert dialect is not None
+        if may_enforce(pool.upstream.name, dialect.name, self._worker.policies):
+            raise RefusalError("body_too_large", "The body is larger than a policy on this route can read.")
+        self._facts = replace(self._facts, degraded="body_too_large")
+
+    def request_data(self, data: bytes, at_ns: int) -> None:
+        """Body bytes, decoded from the client's framing."""
+        self._request_bytes += len(data)
+        body = self._body
+        if body is not None:
+            body.append(data)
+            if self._request_bytes > self._worker.settings.limits.observed_body_bytes:
+                try:
+                    self._too_large_to_read()
+                except RefusalError as error:
+                    self.refuse(error)
+                    return
+                self._body = None
+                self._unsent, self._unsent_bytes = body, self._request_bytes
+                self._take_connection()
+            else:
+                self._client.set_deadline(self._worker.client_body_ns, at_ns)
+            return
+        if self._upstream is not None and self._wrote_request:
+            self._upstream.transport.write(chunk(data) if self._head.chunked else data)
+        else:
+            self._unsent.append(data)
+            self._unsent_bytes += len(data)
+            if self._unsent_bytes > _UNSENT_BYTES:
+                self._client.pause_reading()
+        if self.phase is Phase.SEND:
+            self._client.set_deadline(self._worker.client_body_ns, at_ns)
+
+    def request_end(self, at_ns: int) -> None:
+        """The request is whole."""
+        self._request_complete = True
+        self._request_complete_ns = at_ns
+        if self._body is not None:
+            try:
+                self._judge(b"".join(self._body) if len(self._body) != 1 else self._body[0])
+            except RefusalError as error:
+                self.refuse(error)
+                return
+            self._take_connection()
+        elif self._upstream is not None and self._wrote_request:
+            if self._head.chunked:
+                self._upstream.transport.write(LAST_CHUNK)
+            self._request_is_sent()
+
+    def _judge(self, body: bytes) -> None:
+        """Read the body, decide, and leave in `_unsent` what the upstream gets."""
+        dialect, pool, worker, head = self._dialect, self._pool, self._worker, self._head
+        assert dialect is not None
+        assert pool is not None
+        plain = body
+        encoding = head.named.get(b"content-encoding", b"").strip().lower().decode("latin-1")
+        facts: RequestFacts
+        if encoding and encoding != "identity":
+            decoder = coding.decoder(encoding)
+            plain = b"" if decoder is None else decoder.decode(body)
+            if decoder is None or decoder.failed:
+                facts = RequestFacts(dialect=dialect.name, choices=None, degraded="content_encoding")
+            else:
+                facts = dialect.read_request(plain)
+        else:
+            encoding = ""
+            facts = dialect.read_request(plain)
+        self._facts = facts
+        origin = Origin(pool.upstream.name, self._app, self._key_name, head.headers)
+        decision = decide(facts, origin, worker.policies, worker.live, time())
+        if decision.action is Action.INSERTED:
+            decision = replace(decision, limit_field=pool.insert_field)
+        self._decision = decision
+        if decision.action is Action.REJECTED:
+            raise RefusalError("policy_rejected", f"The policy rule {decision.rule!r} rejects this request.")
+        # A compressed body is edited only when the policy must: asking for usage is not worth another encoding.
+        self._usage_asked = pool.upstream.usage != "observe" and not encoding and dialect.may_ask_usage(facts)
+        sent = dialect.rewrite(plain, facts, decision, ask_usage=self._usage_asked, insert_field=pool.insert_field)
+        if encoding:
+            if sent is plain:
+                sent = body
+            else:
+                self._decoded = True
+        self._body = [sent]
+
+    # -- to the upstream ----------------------------------------------------------------------------------------------
+
+    def _take_connection(self) -> None:
+        pool = self._pool
+        assert pool is not None
+        connection = pool.take() if self.tunnel is None else None
+        if connection is not None:
+            self._send(connection)
+            return
+        self._connect(monotonic_ns())
+
+    def _connect(self, at_ns: int) -> None:
+        assert self._pool is not None
+        self.phase = Phase.CONNECT
+        self._connect_started_ns = at_ns
+        self._client.set_deadline(self._worker.connect_ns, at_ns)
+        self._connecting = self._pool.connect(self._connected, self._connect_failed)
+
+    def _connected(self, connection: Upstream) -> None:
+        self._connecting = None
+        if self.phase is not Phase.CONNECT:
+            connection.transport.abort()
+            return
+        self._connected_ns = monotonic_ns()
+        self._send(connection)
+
+    def _connect_failed(self, reason: str) -> None:
+        self._connecting = None
+        assert self._pool is not None
+        self.refuse(
+            RefusalError("upstream_connect", f"The upstream {self._pool.upstream.name} cannot be reached: {reason}.")
+        )
+
+    def _send(self, connection: Upstream) -> None:
+        """Write the request head and what there is of the body."""
+        head = self._head
+        self._upstream = connection
+        connection.lend(self, to_head=head.method == b"HEAD")
+        self.phase = Phase.SEND
+        self._wrote_request = True
+        data = self._request_head()
+        if self._body is not None:
+            connection.transport.writelines((data, self._body[0]))
+            self._body = None
+            self._request_is_sent()
+            return
+        pieces = [data]
+        pieces += [chunk(piece) for piece in self._unsent if piece] if head.chunked else self._unsent
+        if self._request_complete and head.chunked:
+            pieces.append(LAST_CHUNK)
+        self._unsent, self._unsent_bytes = [], 0
+        connection.transport.write(b"".join(pieces))
+        if self._request_complete:
+            self._request_is_sent()
+        else:
+            self._client.set_deadline(self._worker.client_body_ns, monotonic_ns())
+            self._client.resume_reading()
+
+    def _request_is_sent(self) -> None:
+        if self.phase is not Phase.SEND:
+            return  # the response began before: no start that a duration could be measured from
+        now_ns = monotonic_ns()
+        self._request_sent_ns = now_ns
+        self.phase = Phase.FIRST_BYTE
+        self._client.set_deadline(self._worker.first_byte_ns, now_ns)
+
+    def _request_head(self) -> bytes:
+        head, pool, worker = self._head, self._pool, self._worker
+        assert pool is not None
+        named = head.named
+        drop = {name for name in worker.private_headers if name in named}
+        extra: Headers = []
+        if worker.propagate:
+            drop |= {b"traceparent", b"tracestate"}
+            extra.append((b"traceparent", self._trace.traceparent))
+            if self._trace.trace_state:
+                extra.append((b"tracestate", self._trace.trace_state.encode("latin-1")))
+        if pool.credential is not None:
+            drop |= set(_CREDENTIALS)
+            provider = pool.upstream.provider
+            if provider.startswith("azure"):
+                extra.append((b"api-key", pool.credential))
+            elif provider.startswith("anthropic"):
+                extra.append((b"x-api-key", pool.credential))
+            else:
+                extra.append((b"Authorization", b"Bearer " + pool.credential))
+        if self._usage_asked:
+            drop.add(b"accept-encoding")
+            extra.append((b"Accept-Encoding", b"identity"))
+        if self._decoded:
+            drop.add(b"content-encoding")
+        headers = without(head.headers, drop) if drop else head.headers
+        if self._body is not None:
+            extra.append((b"Content-Length", b"%d" % len(self._body[0])))
+        elif head.chunked:
+            extra.append((b"Transfer-Encoding", b"chunked"))
+        elif head.content_length is not None:
+            extra.append((b"Content-Length", b"%d" % head.content_length))
+        if self.tunnel is not None:
+            extra += ((b"Connection", b"Upgrade"), (b"Upgrade", b"websocket"))
+        return serialise(
+            b"%b %b%b HTTP/1.1" % (head.method, pool.base_path, self._target),
+            [(b"Host", pool.host_header), *headers, *extra],
+        )
+
+    # -- the response, from the upstream ------------------------------------------------------------------------------
+
+    def interim(self, status: int, reason: bytes, headers: Headers) -> None:
+        """A 1xx head: passed on, except 100, which was answered here, and to HTTP/1.0 (RFC 9110 15.2)."""
+        if status != 100 and not self._head.http10:
+            kept = without(headers, (b"connection", b"keep-alive", b"transfer-encoding", b"upgrade"))
+            self._client.write(serialise(b"HTTP/1.1 %d %b" % (status, reason), kept))
+
+    def response_head(self, head: ResponseHead, at_ns: int) -> None:
+        """The final head; its bytes leave together with the first of the body."""
+        worker, upstream = self._worker, self._pool
+        assert upstream is not None
+        if self.tunnel is not None:
+            self.tunnel = None  # refused: an ordinary answer
+        self._response = head
+        self._headers_ns = at_ns
+        self._status = head.status
+        self.phase = Phase.BODY
+        limits = worker.settings.limits
+        self._observer = Observer(
+            self._dialect,
+            event_stream=head.event_stream,
+            content_encoding=head.content_encoding,
+            event_bytes=limits.event_bytes,
+            body_bytes=limits.observed_body_bytes,
+        )
+        if self._usage_asked and upstream.upstream.usage == "inject" and head.event_stream and head.status == 200:
+            if head.content_encoding:
+                self._degraded = "identity_refused"  # asked as identity, so what comes cannot be cut, only passed
+            elif self._dialect is not None:
+                self._cutter = UsageCutter(self._dialect.is_extra_usage, limits.event_bytes)
+        headers = [*head.headers, (b"x-lengthwise-id", self.id.encode())]
+        if self._decision.rule is not None:
+            headers.append((b"x-lengthwise-policy", self._policy_header()))
+        keep_alive = self._client_keeps()
+        if head.bodyless:
+            if head.content_length is not None and head.status != 204:
+                headers.append((b"Content-Length", b"%d" % head.content_length))
+        elif head.content_length is not None and self._cutter is None:
+            headers.append((b"Content-Length", b"%d" % head.content_length))
+        elif self._head.http10:
+            keep_alive = False
+        else:
+            headers.append((b"Transfer-Encoding", b"chunked"))
+            self._chunked_to_client = True
+        self._pending_head = self._client_head(head.status, head.reason, headers, keep_alive)
+
+    def _client_keeps(self) -> bool:
+        """True when the client's connection can carry another request after this one, as far as is known now."""
+        return self._head.keep_alive and self._request_complete and not self._worker.draining
+
+    def _client_head(self, status: int, reason: bytes, headers: Headers, keep_alive: bool) -> bytes:
+        self._client.keep_alive = keep_alive
+        if not keep_alive:
+            headers.append((b"Connection", b"close"))
+        elif self._head.http10:
+            headers.append((b"Connection", b"keep-alive"))
+        return serialise(b"HTTP/1.1 %d %b" % (status, reason), headers)
+
+    def _policy_header(self) -> bytes:
+        decision, requested = self._decision, self._facts.requested_max_tokens
+        forwarded = decision.forwarded_max_tokens
+        return (
+            f"rule={decision.rule}; action={decision.action}; "
+            f"requested={'none' if requested is None else requested}; "
+            f"forwarded={'none' if forwarded is None else forwarded}"
+        ).encode("ascii", "replace")
+
+    def response_data(self, body: bytes, complete: bool, at_ns: int) -> None:
+        """Body bytes as they arrived, and whether they were the last."""
+        observer = self._observer
+        if observer is None:
+            return
+        if self._cutter is None:
+            forward = body
+        else:
+            forward = self._cutter.feed(body)
+            if complete:
+                forward += self._cutter.finish()
+        out = self._pending_head
+        if forward:
+            self._response_bytes += len(forward)
+            framed = chunk(forward) if self._chunked_to_client else forward
+            out = out + framed if out else framed
+        if complete and self._chunked_to_client:
+            out += LAST_CHUNK
+        if out:
+            self._pending_head = b""
+            self._client.write(out)
+            if self._first_write_ns is None and forward:
+                self._first_write_ns = monotonic_ns()
+        if body:
+            observer.feed(body, at_ns)
+        if complete:
+            self._complete(at_ns)
+        elif not self._blocked_since_ns:
+            self._client.set_deadline(self._worker.idle_ns, at_ns)
+
+    def _complete(self, at_ns: int) -> None:
+        response, observer = self._response, self._observer
+        assert response is not None
+        assert observer is not None
+        facts = observer.finish(at_ns)
+        end = End.COMPLETE
+        if facts.error_type is not None and response.status == 200:
+            end = End.UPSTREAM_ERROR
+        elif response.close_delimited and response.event_stream and not facts.terminal_seen and self._dialect:
+            end = End.BROKEN  # the client sees the same clean FIN that it would see directly; the record knows better
+        error_type = facts.error_type
+        if error_type is None:
+            if end is End.BROKEN:
+                error_type = "upstream_reset"
+            elif response.status >= 400:
+                error_type = str(response.status)
+        self._over(end, at_ns, error_type)
+
+    def switched(self, head: ResponseHead, following: bytes) -> None:
+        """101: from here on both directions are bytes."""
+        if self.tunnel is None or self._upstream is None:
+            self.upstream_failed(
+                RefusalError("upstream_reset", "The upstream switched protocols without being asked."), monotonic_ns()
+            )
+            return
+        self._response = head
+        self._headers_ns = monotonic_ns()
+        self._status = head.status
+        self.phase = Phase.BODY
+        self._client.clear_deadline()
+        headers = [*head.headers, (b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
+        headers.append((b"x-lengthwise-id", self.id.encode()))
+        self._client.write(serialise(b"HTTP/1.1 101 %b" % head.reason, headers))
+        self.tunnel.open(self._upstream)
+        if following:
+            self.tunnel.from_upstream(following)
+
+    # -- ends ---------------------------------------------------------------------------------------------------------
+
+    def upstream_failed(self, error: RefusalError, at_ns: int) -> None:
+        """The upstream sent what cannot be understood."""
+        if self._response is None:
+            self.refuse(error)
+        else:
+            self._break(End.BROKEN, at_ns, error.error_type)
+
+    def upstream_lost(self, at_ns: int) -> None:
+        """The connection ended before the response was whole."""
+        upstream, self._upstream = self._upstream, None
+        if self._response is not None:
+            self._break(End.BROKEN, at_ns, "upstream_reset")
+        elif (
+            upstream is not None
+            and upstream.reused
+            and not upstream.answered
+            and not self._resend_count
+            and self._head.method in _IDEMPOTENT
+            and not self._head.has_body
+        ):
+            self._resend_count = 1
+            self._request_sent_ns = None
+            self._connect(at_ns)  # a new one: another kept connection may be as stale
+        else:
+            self.refuse(RefusalError("upstream_reset", "The upstream closed the connection without an answer."))
+
+    def upstream_blocked(self, blocked: bool) -> None:
+        """The upstream's transport is full, or takes bytes again."""
+        tunnelled = self.tunnel is not None and self.tunnel.is_open
+        if blocked and (tunnelled or not self._request_complete):
+            self._client.pause_reading()
+        else:
+            self._client.resume_reading()
+        if self.phase is Phase.SEND:  # while we do not read, a slow client is not the client's fault
+            self._client.set_deadline(self._worker.idle_ns if blocked else self._worker.client_body_ns, monotonic_ns())
+
+    def client_blocked(self, blocked: bool) -> None:
+        """The client's transport is full, or takes bytes again."""
+        now_ns = monotonic_ns()
+        if blocked:
+            self._blocked_since_ns = now_ns
+            if self._upstream is not None:
+                self._upstream.transport.pause_reading()
+        elif self._blocked_since_ns:
+            self._client_blocked_ns += now_ns - self._blocked_since_ns
+            self._blocked_since_ns = 0
+            if self._upstream is not None:
+                self._upstream.transport.resume_reading()
+        if self.tunnel is None:
+            self._client.set_deadline(self._worker.idle_ns, now_ns)
+
+    def client_left(self) -> None:
+        """FIN or reset from the client while its answer is due: the upstream is cancelled at once."""
+        if self.tunnel is not None and self.tunnel.is_open:
+            self._over(End.COMPLETE, monotonic_ns(), None)
+        else:
+            self._over(End.CLIENT_DISCONNECT, monotonic_ns(), None)
+
+    def tunnel_closed(self) -> None:
+        """The upstream's side of a tunnel ended."""
+        self._upstream = None
+        self._client.keep_alive = False
+        self._over(End.COMPLETE, monotonic_ns(), None)
+
+    def deadline(self, now_ns: int) -> None:
+        """The timeout of the present phase passed."""
+        if self.phase in {Phase.REQUEST, Phase.SEND}:
+            self.refuse(RefusalError("client_timeout", "The request's body did not arrive in time."))
+        elif self.phase is Phase.CONNECT:
+            self.refuse(RefusalError("upstream_connect_timeout", "The upstream could not be connected in time."))
+        elif self.phase is Phase.FIRST_BYTE:
+            self.refuse(RefusalError("upstream_first_byte_timeout", "The upstream did not answer in time."))
+        else:
+            blocked = bool(self._blocked_since_ns)
+            self._break(End.TIMEOUT, now_ns, "client_idle_timeout" if blocked else "upstream_idle_timeout")
+
+    def abort(self) -> None:
+        """End by us, for a drain that ran out of time: without a terminator, so that it looks like what it is."""
+        self._break(End.ABORTED, monotonic_ns(), "drain")
+
+    def refuse(self, error: RefusalError) -> None:
+        """Answer instead of the upstream, in the dialect's error envelope."""
+        if self.phase is Phase.OVER:
+            return
+        refusal = error.refusal
+        self._status = refusal.status
+        if self._dialect is None:
+            body = openai_error_body(refusal.envelope_type, error.error_type, error.message)
+        else:
+            body = self._dialect.error_body(refusal.status, refusal.envelope_type, error.error_type, error.message)
+        headers: Headers = [
+            (b"Content-Type", b"application/json"),
+            (b"Content-Length", b"%d" % len(body)),
+            (b"x-lengthwise-id", self.id.encode()),
+            (b"x-lengthwise-error", error.error_type.encode()),
+        ]
+        if refusal.final:
+            headers.append((b"x-should-retry", b"false"))
+        if error.error_type == "overloaded":
+            headers.append((b"Retry-After", b"1"))
+        if self._decision.rule is not None:
+            headers.append((b"x-lengthwise-policy", self._policy_header()))
+        head = self._client_head(refusal.status, refusal.reason, headers, self._client_keeps())
+        self._client.write(head if self._head.method == b"HEAD" else head + body)
+        self._over(end_of_refusal(refusal.status), monotonic_ns(), error.error_type)
+
+    def _break(self, end: End, at_ns: int, error_type: str) -> None:
+        """End a response that is not whole: flush what arrived, then close short of its end (ARCHITECTURE.md 5.2)."""
+        if self.phase is Phase.OVER:
+            return
+        if self._pending_head:
+            self._client.write(self._pending_head)
+        if self._cutter is not None:
+            rest = self._cutter.finish()
+            if rest:
+                self._response_bytes += len(rest)
+                self._client.write(chunk(rest) if self._chunked_to_client else rest)
+        self._client.keep_alive = False
+        # Without chunks or a length a FIN would look like a whole answer, so such a client gets a reset.
+        response = self._response
+        self._client.reset = response is None or not (
+            self._chunked_to_client or (response.content_length is not None and self._cutter is None)
+        )
+        self._over(end, at_ns, error_type)
+
+    def _over(self, end: End, at_ns: int, error_type: str | None) -> None:
+        """The one way out: let go of both sides, and make the record."""
+        if self.phase is Phase.OVER:
+            return
+        answered = self.phase is not Phase.REQUEST
+        self.phase = Phase.OVER
+        if self._connecting is not None:
+            self._connecting.cancel()
+            self._connecting = None
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            if end in {End.COMPLETE, End.UPSTREAM_ERROR} and self._response is not None and self.tunnel is None:
+                upstream.give_back(request_sent=self._request_complete)
+            elif self.tunnel is not None and self.tunnel.is_open:
+                upstream.exchange = None
+                upstream.transport.close()
+            else:
+                upstream.abort()
+        if self._blocked_since_ns:
+            self._client_blocked_ns += at_ns - self._blocked_since_ns
+            self._blocked_since_ns = 0
+        response = ResponseFacts() if self._observer is None else self._observer.finish(at_ns)
+        if self._degraded is None and self._cutter is not None and self._cutter.degraded:
+            self._degraded = "event_too_large"
+        self._worker.exchange_over(self._record(end, at_ns, error_type, response, answered))
+        self._client.exchange_over(at_ns)
+
+    def _record(
+        self, end: End, at_ns: int, error_type: str | None, response: ResponseFacts, tried: bool
+    ) -> ExchangeRecord:
+        pool, trace, dialect = self._pool, self._trace, self._dialect
+        upstream = None if pool is None else pool.upstream
+        retries = self._head.named.get(b"x-stainless-retry-count", b"")
+        usage = response.usage
+        decision = self._decision
+        if decision is _NO_DECISION and self._facts.requested_max_tokens is not None:
+            decision = Decision(
+                forwarded_max_tokens=self._facts.requested_max_tokens, limit_field=self._facts.limit_field
+            )
+        return ExchangeRecord(
+            id=self.id,
+            started_unix_ns=self._started_unix_ns,
+            accepted_ns=self._accepted_ns,
+            end=end,
+            ended_ns=max(at_ns, self._accepted_ns),
+            trace_id=trace.trace_id,
+            parent_span_id=trace.parent_span_id,
+            server_span_id=trace.server_span_id,
+            client_span_id=trace.client_span_id,
+            sampled=trace.sampled,
+            trace_state=trace.trace_state,
+            method=self._head.method.decode("latin-1"),
+            route=None if dialect is None else dialect.route,
+            scheme=self._worker.scheme,
+            upstream=None if upstream is None else upstream.name,
+            provider=None if upstream is None else upstream.provider,
+            server_address=None if pool is None else pool.host,
+            server_port=None if pool is None else pool.port,
+            app=self._app,
+            key_name=self._key_name,
+            request=self._facts,
+            decision=decision,
+            response=response,
+            streamed=self._response is not None and self._response.event_stream,
+            status=self._status,
+            error_type=error_type,
+            upstream_tried=tried and (self._connect_started_ns is not None or self._wrote_request),
+            resend_count=self._resend_count,
+            sdk_retry_count=int(retries) if retries.isdigit() and len(retries) < 4 else None,
+            request_bytes=self._request_bytes,
+            response_bytes=self._response_bytes,
+            usage_source="provider" if usage is not None and usage.output_tokens is not None else "none",
+            degraded=self._degraded or response.degraded or self._facts.degraded,
+            request_complete_ns=self._request_complete_ns,
+            connected_ns=self._connected_ns,
+            connect_started_ns=self._connect_started_ns,
+            request_sent_ns=self._request_sent_ns,
+            headers_ns=self._headers_ns,
+            first_write_ns=self._first_write_ns,
+            client_blocked_ns=self._client_blocked_ns,
+        )

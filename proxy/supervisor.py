@@ -1,0 +1,336 @@
+"""The supervisor: owns the sockets, starts and restarts workers and recorder, answers for the health of the service.
+
+Layer: supervisor. No request passes through it. It binds one listening socket that all workers inherit (closing one of
+several SO_REUSEPORT sockets would reset its queue), and the recorder's two unix sockets, which outlive a recorder.
+
+Health depends on worker heartbeats alone: neither recorder, ledger, backend nor upstream can turn it red.
+Source: ARCHITECTURE.md 3, 5.8, 5.11.
+"""
+
+import asyncio
+import logging
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from proxy import __version__
+from proxy.errors import LengthwiseError, SettingsError
+from proxy.policy.rules import PolicySet
+from proxy.settings import Address, Settings, digest, load_policies, to_json
+
+__all__ = ["StartError", "run"]
+
+_log = logging.getLogger(__name__)
+
+_BACKLOG = 1024
+_RESTART_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""Pause before each restart in a row; a child that lived for a minute begins again at the first."""
+_HEARTBEAT_S = 3.0
+"""A worker whose heartbeat (each 0.5 s) is older than this does not count as ready."""
+_LEAVE_S = 3.0
+"""The recorder's time to flush, and a worker's beyond `drain_s`."""
+_ADMIN_HEAD_BYTES = 16384
+_ADMIN_TIMEOUT_S = 30.0
+
+
+class StartError(LengthwiseError):
+    """The service cannot start on this machine, for instance because an address is taken."""
+
+
+class _Child:
+    """One process, kept running until it is told to leave."""
+
+    def __init__(self, name: str, module: str, fds: tuple[int, ...], init: Callable[[], dict[str, Any]]) -> None:
+        self.name = name
+        self.ready = False
+        self.process: asyncio.subprocess.Process | None = None
+        self.heartbeat_s = 0.0
+        """Monotonic moment of the last message."""
+        self._module = module
+        self._fds = fds
+        self._init = init
+        self._leaving = False
+        self._writer: asyncio.StreamWriter | None = None
+        self.task = asyncio.get_running_loop().create_task(self._keep())
+
+    def send(self, message: dict[str, Any]) -> None:
+        """One line to the child; lost while it restarts, because a restart begins with the present state."""
+        if self._writer is not None:
+            self._writer.write(orjson.dumps(message) + b"\n")
+
+    def leave(self) -> None:
+        """Tell it to drain or flush and exit."""
+        self._leaving = True
+        if self.process is not None and self.process.returncode is None:
+            self.process.terminate()
+
+    def kill(self) -> None:
+        """End it now."""
+        if self.process is not None and self.process.returncode is None:
+            self.process.kill()
+
+    async def _keep(self) -> None:
+        failures = 0
+        while not self._leaving:
+            started_s = time.monotonic()
+            code = await self._run()
+            if self._leaving:
+                return
+            failures = 0 if time.monotonic() - started_s > 60 else failures + 1
+            pause_s = _RESTART_S[min(failures, len(_RESTART_S)) - 1] if failures else 0
+            _log.error("%s ended with code %s; restarting in %.1f s", self.name, code, pause_s)
+            await asyncio.sleep(pause_s)
+
+    async def _run(self) -> int | None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            fd = theirs.fileno()
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                self._module,
+                "--control",
+                str(fd),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=(fd, *self._fds),
+            )
+        reader, self._writer = await asyncio.open_connection(sock=ours, limit=2**20)
+        self.send({"init": self._init()})
+        try:
+            async for line in reader:
+                self.heartbeat_s = time.monotonic()
+                self.ready = self.ready or "ready" in orjson.loads(line)
+        except (OSError, ValueError):
+            pass  # a child that died in the middle of a line
+        finally:
+            self.ready = False
+            self._writer.close()
+            self._writer = None
+        return await self.process.wait()
+
+
+class _Supervisor:
+    def __init__(self, settings: Settings, policies: PolicySet, listener: socket.socket, directory: str) -> None:
+        self.settings = settings
+        self.policies = policies
+        self.policy_loaded_at_s = time.time()
+        self.policy_error: str | None = None
+        self.leaving = asyncio.Event()
+        self._directory = directory
+        self._intake = _unix_listener(f"{directory}/intake")
+        self._admin = _unix_listener(f"{directory}/admin")
+        self.recorder = _Child(
+            "recorder", "proxy.recorder", (self._intake.fileno(), self._admin.fileno()), self._recorder_init
+        )
+        self.workers = [
+            _Child(f"worker {index}", "proxy.relay", (listener.fileno(),), self._worker_init(index, listener.fileno()))
+            for index in range(settings.workers)
+        ]
+
+    def _recorder_init(self) -> dict[str, Any]:
+        return {
+            "settings": orjson.Fragment(to_json(self.settings)),
+            "policy": self._policy_state(),
+            "intake_fd": self._intake.fileno(),
+            "admin_fd": self._admin.fileno(),
+            "version": __version__,
+            "settings_digest": digest(self.settings),
+        }
+
+    def _worker_init(self, index: int, listen_fd: int) -> Callable[[], dict[str, Any]]:
+        return lambda: {
+            "settings": orjson.Fragment(to_json(self.settings)),
+            "policy": self.policies.document,
+            "intake": f"{self._directory}/intake",
+            "index": index,
+            "listen_fd": listen_fd,
+        }
+
+    def _policy_state(self) -> dict[str, Any]:
+        return {
+            "digest": self.policies.digest,
+            "loaded_at": self.policy_loaded_at_s,
+            "error": self.policy_error,
+            "rules": [{"name": rule.name, "mode": rule.mode} for rule in self.policies.rules],
+        }
+
+    def reload(self) -> None:
+        """SIGHUP: take the policies file as it is now, or keep the last good one and say why."""
+        if self.settings.policies is None:
+            _log.info("no policies file to reload")
+            return
+        try:
+            self.policies = load_policies(self.settings.policies, self.settings)
+        except SettingsError as error:
+            self.policy_error = str(error)
+            _log.error("policies not reloaded, the last good ones stay: %s", error)
+        else:
+            self.policy_error = None
+            self.policy_loaded_at_s = time.time()
+            _log.info("policies reloaded, digest %s", self.policies.digest)
+            for worker in self.workers:
+                worker.send({"policy": self.policies.document})
+        self.recorder.send({"policy": self._policy_state()})
+
+    @property
+    def ready_workers(self) -> int:
+        """Workers that said something lately."""
+        now_s = time.monotonic()
+        return sum(worker.ready and now_s - worker.heartbeat_s < _HEARTBEAT_S for worker in self.workers)
+
+    async def leave(self) -> None:
+        """Drain the workers, then let the recorder flush what they sent last."""
+        drain_s = self.settings.timeouts.drain_s
+        for worker in self.workers:
+            worker.leave()
+        await _ended(self.workers, None if drain_s is None else drain_s + _LEAVE_S)
+        self.recorder.leave()
+        await _ended([self.recorder], _LEAVE_S + 1)
+
+    # -- the admin port -----------------------------------------------------------------------------------------------
+
+    async def admin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One admin connection, one request."""
+        try:
+            async with asyncio.timeout(_ADMIN_TIMEOUT_S):
+                await self._answer(reader, writer)
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # whoever asked is gone or does not speak HTTP
+        finally:
+            writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        method, target, *_ = [*head.split(b"\r\n", 1)[0].split(b" "), b"", b""]
+        path = target.split(b"?", 1)[0]
+        if path == b"/healthz":
+            # Alive while this loop runs; workers restart by themselves, so their absence is no reason to kill us.
+            await _reply(writer, method, 200, {"status": "ok"})
+        elif path == b"/readyz":
+            ready, wanted = self.ready_workers, len(self.workers)
+            ok = ready > 0 and not self.leaving.is_set()
+            reason = "draining" if self.leaving.is_set() else None if ok else "no worker is ready"
+            body = {"status": "ok" if ok else "unavailable", "workers_ready": ready, "workers": wanted}
+            await _reply(writer, method, 200 if ok else 503, body if reason is None else body | {"reason": reason})
+        elif not self.recorder.ready:
+            await _reply(
+                writer, method, 503, {"status": "unavailable", "reason": "the recorder is starting or restarting"}
+            )
+        else:
+            await self._relay(head, reader, writer)
+
+    async def _relay(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """The recorder answers; one request for each connection, so that nothing has to be parsed on the way back."""
+        start, rest = head.split(b"\r\n", 1)
+        fields = [line for line in rest.split(b"\r\n") if line and not line.lower().startswith(b"connection:")]
+        try:
+            from_recorder, to_recorder = await asyncio.open_unix_connection(f"{self._directory}/admin")
+        except OSError:
+            await _reply(writer, b"GET", 503, {"status": "unavailable", "reason": "the recorder does not answer"})
+            return
+        to_recorder.write(b"\r\n".join((start, *fields, b"Connection: close", b"", b"")))
+        up = asyncio.create_task(_copy(reader, to_recorder))
+        try:
+            await _copy(from_recorder, writer)
+        finally:
+            up.cancel()
+            to_recorder.close()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+
+
+async def _reply(writer: asyncio.StreamWriter, method: bytes, status: int, body: dict[str, Any]) -> None:
+    text = orjson.dumps(body) + b"\n"
+    reason = b"OK" if status == 200 else b"Service Unavailable"
+    writer.write(
+        b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+        % (status, reason, len(text))
+    )
+    if method != b"HEAD":
+        writer.write(text)
+    await writer.drain()
+
+
+async def _ended(children: list[_Child], timeout_s: float | None) -> None:
+    if not children:
+        return
+    _, late = await asyncio.wait([child.task for child in children], timeout=timeout_s)
+    for child in children:
+        if child.task in late:
+            _log.error("%s did not leave in time and is killed", child.name)
+            child.kill()
+    if late:
+        await asyncio.wait(late)
+
+
+def _listener(address: Address) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        sock = socket.socket(found[0], socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(found[4])
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        raise StartError(f"cannot listen on {address}: {error.strerror or error}") from error
+    sock.setblocking(False)
+    return sock
+
+
+def _unix_listener(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.bind(path)
+    sock.listen(_BACKLOG)
+    sock.setblocking(False)
+    return sock
+
+
+def _url(sock: socket.socket, scheme: str) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+async def _serve(settings: Settings, policies: PolicySet, directory: str, say: Callable[[str], None]) -> None:
+    listener = _listener(settings.listen)
+    admin_listener = _listener(settings.admin)
+    supervisor = _Supervisor(settings, policies, listener, directory)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, supervisor.leaving.set)
+    loop.add_signal_handler(signal.SIGHUP, supervisor.reload)
+    admin = await asyncio.start_server(supervisor.admin, sock=admin_listener, limit=_ADMIN_HEAD_BYTES)
+    leaving = loop.create_task(supervisor.leaving.wait())
+    while supervisor.ready_workers < len(supervisor.workers) and not supervisor.leaving.is_set():
+        await asyncio.wait([leaving], timeout=0.01)
+    if not supervisor.leaving.is_set():
+        say(f"listening on {_url(listener, 'https' if settings.listen_tls else 'http')}/v1")
+        say(f"admin on {_url(admin_listener, 'http')}")
+    await leaving
+    # From here new connections are refused, unless a successor listens on the same socket.
+    listener.close()
+    await supervisor.leave()
+    admin.close()
+
+
+def run(settings: Settings, policies: PolicySet, say: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT; `say` gets the two ready lines.
+
+    Raises:
+        StartError: an address cannot be bound.
+    """
+    # Unix socket paths are limited to some 100 bytes, so the directory is the system's, readable by us alone.
+    directory = tempfile.mkdtemp(prefix="lengthwise-")
+    try:
+        asyncio.run(_serve(settings, policies, directory, say))
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
