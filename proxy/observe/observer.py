@@ -77,7 +77,7 @@ class Observer:
 
     def feed(self, data: bytes, at_ns: int) -> None:
         """Take the body bytes of one read that arrived at `at_ns`."""
-        if not data or self._facts is not None:
+        if not data:
             return
         if self._end_ns is None:
             self._first_chunk_ns = at_ns
@@ -86,15 +86,24 @@ class Observer:
             if self._max_gap_ns is None or gap_ns > self._max_gap_ns:
                 self._max_gap_ns = gap_ns
         self._end_ns = at_ns
-        if self._dialect is None:
+        dialect = self._dialect
+        if dialect is None:
             return
         try:
             if self._decoder is not None:
-                self._feed_decoded(self._decoder, data, at_ns)
-            elif self._event_stream:
-                self._read_events(data, at_ns)
+                data = self._decoder.decode(data)
+            if self._event_stream:
+                reading = self._reading
+                for event in self._splitter.feed(data):
+                    self._events += 1
+                    if dialect.read_event(event, reading):
+                        self._count_token(at_ns)
+                if self._splitter.overflow:
+                    self._stop("event_too_large")
             else:
                 self._read_body(data)
+            if self._decoder is not None and self._decoder.failed:
+                self._stop("content_encoding")
         except Exception:  # noqa: BLE001 -- the observer cannot hurt: a mistake of ours costs facts, never the stream
             self._stop("internal")
 
@@ -107,26 +116,6 @@ class Observer:
                 self._stop("internal")
             self._facts = self._made_facts(at_ns)
         return self._facts
-
-    def _feed_decoded(self, content: Decoder, data: bytes, at_ns: int) -> None:
-        decoded = content.decode(data)
-        if self._event_stream:
-            self._read_events(decoded, at_ns)
-        else:
-            self._read_body(decoded)
-        if content.failed:
-            self._stop("content_encoding")
-
-    def _read_events(self, data: bytes, at_ns: int) -> None:
-        splitter, dialect, reading = self._splitter, self._dialect, self._reading
-        if dialect is None:
-            return
-        for event in splitter.feed(data):
-            self._events += 1
-            if dialect.read_event(event, reading):
-                self._count_token(at_ns)
-        if splitter.overflow:
-            self._stop("event_too_large")
 
     def _count_token(self, at_ns: int) -> None:
         if self._first_token_ns is None:

@@ -13,7 +13,9 @@ from typing import NamedTuple
 
 __all__ = ["Found", "find_values", "insert_member", "replace"]
 
-_TOKEN = re.compile(rb'"[^"]*"|[\[\]{}]')
+# A string, a container that holds no container, or one bracket of a container that does.
+_FLAT = rb'[^"\[\]{}]*+(?:"[^"]*+"[^"\[\]{}]*+)*+'
+_TOKEN = re.compile(rb'"[^"]*+"|\{' + _FLAT + rb"\}|\[" + _FLAT + rb"\]|[\[\]{}]")
 _COLON = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*")
 _SCALAR = re.compile(rb'"[^"]*"|[^ \t\r\n,\]}]*')
 _FIRST_BRACE = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*\{[ \t\r\n]*")
@@ -37,10 +39,10 @@ def find_values(body: bytes, keys: Container[str]) -> list[Found]:
     # With escapes masked (same length), a quote is always a delimiter and one flat pattern finds all strings and brackets.
     mask = body.replace(b"\\\\", b"__").replace(b'\\"', b"__") if b"\\" in body else body
     found: list[Found] = []
-    depth = 0
+    depth = 1
     skip_to = 0
-    pending: tuple[str, int] | None = None
-    for token in _TOKEN.finditer(mask, head.start()):
+    pending: tuple[str, int] | None = None  # a container whose end is to come
+    for token in _TOKEN.finditer(mask, head.end()):
         start, end = token.span()
         if start < skip_to:
             continue
@@ -52,21 +54,22 @@ def find_values(body: bytes, keys: Container[str]) -> list[Found]:
             if key not in keys:
                 continue
             value_start = colon.end()
-            if mask[value_start : value_start + 1] in {b"{", b"["}:
+            if mask.startswith((b"{", b"["), value_start):
                 pending = (key, value_start)
             else:
                 scalar = _SCALAR.match(mask, value_start)
                 skip_to = scalar.end() if scalar else value_start
                 found.append(Found(key, value_start, skip_to))
-        elif char in _OPENING:
-            depth += 1
-        else:
+            continue
+        if char not in _OPENING:
             depth -= 1
-            if depth == 1 and pending is not None:
-                found.append(Found(*pending, end))
-                pending = None
-            elif depth <= 0:
+            if depth == 0:
                 break
+        elif end - start == 1:
+            depth += 1
+        if depth == 1 and pending is not None:
+            found.append(Found(*pending, end))
+            pending = None
     return found
 
 

@@ -20,7 +20,7 @@ _REMOVED = re.compile(rb"[\x00-\x1f\x7f]+")
 def canonical(target: bytes) -> bytes:
     r"""Path of a request target in the one form that is matched; begins with `/` and ends without one (root: `/`).
 
-    Percent-decoded up to three times, `\\` read as `/`, parameters and empty segments dropped, `.` and `..` resolved, control characters
+    Percent-decoded up to three times, `\` read as `/`, parameters and empty segments dropped, `.` and `..` resolved, control characters
     removed, ASCII lower-cased. Never raises. O(n).
     """
     path = target.partition(b"?")[0]

@@ -19,9 +19,11 @@ EVENT_TOO_LARGE = "event_too_large"
 """`UsageCutter.degraded` after an event longer than `event_bytes`."""
 
 _BOM = b"\xef\xbb\xbf"
-_BLANK_LINES = re.compile(rb"[\r\n]*")
+_BLANK_LINES = re.compile(rb"[\r\n]+")
 # Two line ends in a row. The CR of a CRLF is no line end of its own, neither at once nor after backtracking.
 _END_OF_EVENT = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r)")
+_LF = ord("\n")
+_LINE_ENDS = frozenset(b"\r\n")
 _SPLIT_END_BYTES = 3
 """So much of an end may lie in an earlier read: CR LF CR."""
 
@@ -29,11 +31,12 @@ _SPLIT_END_BYTES = 3
 class EventSplitter:
     """Splits a stream into events. After an event longer than `event_bytes` it is in `overflow` and finds no more."""
 
-    __slots__ = ("_data", "_event_bytes", "_line", "_name", "_size", "_skip_lf", "_started", "overflow")
+    __slots__ = ("_data", "_event_bytes", "_idle", "_line", "_name", "_size", "_skip_lf", "_started", "overflow")
 
     def __init__(self, event_bytes: int) -> None:
         self.overflow = False
         self._event_bytes = event_bytes
+        self._idle = False  # started, and nothing is pending
         self._started = False  # the first line, which may begin with a BOM, is complete
         self._skip_lf = False  # the last read ended with CR
         self._line = bytearray()  # the unfinished line
@@ -43,14 +46,17 @@ class EventSplitter:
 
     def feed(self, data: bytes) -> list[Event]:
         """Events that these bytes complete, in order."""
-        # The usual read is whole events of one `data:` line each; nothing else is pending then.
-        if data.startswith(b"data: ") and data.endswith(b"\n\n") and not self._line and not self._data:
-            end = data.find(b"\n")
-            if self._name is None and end <= self._event_bytes and not self.overflow and b"\r" not in data:
-                self._started = True
-                self._skip_lf = False
-                if end == len(data) - 2:
-                    return [(None, data[6:end])]
+        # The usual read is one whole event of one `data:` line.
+        end = len(data) - 2
+        if (
+            self._idle
+            and data.find(b"\n") == end
+            and data[-1] == _LF
+            and data.startswith(b"data: ")
+            and b"\r" not in data
+            and end <= self._event_bytes
+        ):
+            return [(None, data[6:end])]
         return self._feed(data)
 
     def finish(self) -> list[Event]:
@@ -85,6 +91,8 @@ class EventSplitter:
         self._line += rest
         if len(self._line) > self._event_bytes:
             self._overflow()
+            return events
+        self._idle = self._started and not (self._skip_lf or self._line or self._data or self._name)
         return events
 
     def _take_line(self, line: bytes, events: list[Event]) -> None:
@@ -124,6 +132,7 @@ class EventSplitter:
 
     def _overflow(self) -> None:
         self.overflow = True
+        self._idle = False
         self._line = bytearray()
         self._data = []
 
@@ -135,7 +144,7 @@ class UsageCutter:
     event longer than `event_bytes`, `degraded` is set and everything passes.
     """
 
-    __slots__ = ("_event_bytes", "_events", "_held", "_is_extra", "_skip_lf", "_started", "degraded")
+    __slots__ = ("_event_bytes", "_events", "_held", "_idle", "_is_extra", "_skip_lf", "_started", "degraded")
 
     def __init__(self, is_extra: Callable[[bytes], bool], event_bytes: int) -> None:
         self.degraded: str | None = None
@@ -144,17 +153,22 @@ class UsageCutter:
         self._events.feed(b"\n")  # a BOM belongs to the stream, not to an event
         self._event_bytes = event_bytes
         self._held = bytearray()  # an unfinished event, or a beginning that may be a BOM
+        self._idle = False  # started, nothing is held, nothing is to be skipped, still cutting
         self._started = False
         self._skip_lf = False  # a cut event ended with CR: its LF, if it comes, is cut too
 
     def feed(self, data: bytes) -> bytes:
         """What is to be forwarded now; the same object when nothing is held or cut."""
-        if data.startswith(b"data: ") and data.endswith(b"\n\n") and not self._held and b"\r" not in data:
-            end = len(data) - 2
-            if data.find(b"\n") == end and len(data) <= self._event_bytes and self.degraded is None:
-                self._started = True
-                self._skip_lf = False
-                return b"" if self._is_extra(data[6:end]) else data
+        end = len(data) - 2
+        if (
+            self._idle
+            and data.find(b"\n") == end
+            and data[-1] == _LF
+            and data.startswith(b"data: ")
+            and b"\r" not in data
+            and end + 2 <= self._event_bytes
+        ):
+            return b"" if self._is_extra(data[6:end]) else data
         return self._feed(data)
 
     def finish(self) -> bytes:
@@ -169,46 +183,59 @@ class UsageCutter:
         if self._skip_lf:
             self._skip_lf = False
             data = data.removeprefix(b"\n")
-        whole = data
-        scan = max(len(self._held) - _SPLIT_END_BYTES, 0)
+        scan = begin = 0
         if self._held:
+            scan = max(len(self._held) - _SPLIT_END_BYTES, 0)
             self._held += data
-            # Only an event that has just been completed is copied out of the buffer, so byte-wise feeding stays O(n).
-            if _END_OF_EVENT.search(self._held, scan) is None and self._started:
+            # Copied out only when an event is complete, so that byte-wise feeding stays O(n).
+            if self._started and _end_of_event(self._held, scan, self._held.find(b"\r", scan) >= 0) < 0:
                 return self._hold_or_let_go()
-            whole = bytes(self._held)
-            self._held.clear()
-        out: list[bytes] = []
-        kept = at = 0
+            data = bytes(self._held)
+            self._held = bytearray()
         if not self._started:
-            if len(whole) < len(_BOM) and _BOM.startswith(whole):
-                self._held += whole
+            scan = 0
+            if len(data) < len(_BOM) and _BOM.startswith(data):
+                self._held += data
                 return b""
             self._started = True
-            at = len(_BOM) if whole.startswith(_BOM) else 0
-            scan = 0
-        while True:
-            lead = _BLANK_LINES.match(whole, at)
-            begin = lead.end() if lead else at
-            end_found = _END_OF_EVENT.search(whole, max(begin, scan))
-            if end_found is None:
+            begin = len(_BOM) if data.startswith(_BOM) else 0
+        return self._pass_events(data, begin, scan)
+
+    def _pass_events(self, data: bytes, begin: int, scan: int) -> bytes:
+        """All that is complete in `data`, without the extra events; the rest is held. No event ends before `scan`."""
+        has_cr = b"\r" in data
+        out: list[bytes] = []
+        kept = 0
+        while begin < len(data):
+            if data[begin] in _LINE_ENDS:
+                begin = _next_line(data, begin)
+                continue
+            end = _end_of_event(data, max(begin, scan), has_cr)
+            if end < 0:
+                if len(data) - begin > self._event_bytes:
+                    self.degraded = EVENT_TOO_LARGE
+                    begin = len(data)
                 break
-            at = end_found.end()
-            if at - begin - whole.endswith(b"\r\n", begin, at) > self._event_bytes:  # as if the LF came later
+            # Judged without the LF of a last CRLF, which may come in the next read.
+            if end - begin - data.endswith(b"\r\n", begin, end) > self._event_bytes:
                 self.degraded = EVENT_TOO_LARGE
-                return self._joined(out, whole, kept, len(whole))
-            if self._cuts(whole[begin:at]):
-                out.append(whole[kept:begin])
-                kept = at
-                self._skip_lf = at == len(whole) and whole.endswith(b"\r")
-        if len(whole) - begin > self._event_bytes:
-            self.degraded = EVENT_TOO_LARGE
-            return self._joined(out, whole, kept, len(whole))
-        if begin < len(whole):
-            self._held += memoryview(whole)[begin:]
-        return self._joined(out, whole, kept, begin)
+                begin = len(data)
+                break
+            if self._cuts(data[begin:end]):
+                out.append(data[kept:begin])
+                kept = end
+                self._skip_lf = end == len(data) and data.endswith(b"\r")
+            begin = end
+        if begin < len(data):
+            self._held += data[begin:]
+        self._idle = not (self._held or self._skip_lf or self.degraded)
+        if not out:
+            return data[:begin]
+        out.append(data[kept:begin])
+        return b"".join(out)
 
     def _hold_or_let_go(self) -> bytes:
+        self._idle = False
         if len(self._held) <= self._event_bytes:
             return b""
         self.degraded = EVENT_TOO_LARGE
@@ -216,13 +243,21 @@ class UsageCutter:
         self._held = bytearray()
         return rest
 
-    @staticmethod
-    def _joined(out: list[bytes], whole: bytes, kept: int, end: int) -> bytes:
-        if not out:
-            return whole if kept == 0 and end == len(whole) else whole[kept:end]
-        out.append(whole[kept:end])
-        return b"".join(out)
-
     def _cuts(self, raw: bytes) -> bool:
         events = self._events.feed(raw) or self._events.finish()
         return bool(events) and self._is_extra(events[0][1])
+
+
+def _end_of_event(data: bytes | bytearray, start: int, has_cr: bool) -> int:
+    """One past the blank line that ends an event; -1 when it is not there yet."""
+    if has_cr:
+        found = _END_OF_EVENT.search(data, start)
+        return found.end() if found else -1
+    at = data.find(b"\n\n", start)
+    return -1 if at < 0 else at + 2
+
+
+def _next_line(data: bytes, begin: int) -> int:
+    """End of the line ends that begin here."""
+    found = _BLANK_LINES.match(data, begin)
+    return found.end() if found else begin + 1

@@ -32,6 +32,8 @@ _MAX_CHOICES = 1024
 
 _ESCAPED_ASCII = re.compile(rb"\\u00[2-7]")
 _NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
+_CHOICES_KEY = b'"choices"'
+_WITH_CHOICES = (b":[{", b": [{")
 _OF_VALUE = ("prompt_filter_results", "prompt_annotations", "content_filter_results", "moderation", "error")
 """Payloads that may ride on an event without choices; such an event is never an extra one."""
 
@@ -144,7 +146,8 @@ class ChatCompletions:
 
     def is_extra_usage(self, data: bytes) -> bool:
         """True for an event with no choices, a usage object and nothing else of value."""
-        if data.find(b'"choices"') < 0 or _NO_CHOICES.search(data) is None:
+        at = data.find(_CHOICES_KEY) + len(_CHOICES_KEY)
+        if data.startswith(_WITH_CHOICES, at) or _NO_CHOICES.search(data) is None:
             return False
         try:
             chunk = parse_json(data)
@@ -171,43 +174,37 @@ class ChatCompletions:
             if name == b"error" and reading.error_type is None:
                 reading.error_type = error_identifier()
             return False
-        get = chunk.get
         if reading.response_id is None or reading.response_model is None:
             _read_head(chunk, reading)
-        if (usage := get("usage")) is not None:
+        if (usage := chunk.get("usage")) is not None:
             _read_usage(usage, reading)
             _read_head(chunk, reading)
-        if (extra := get("x_groq")) is not None:
-            _read_x_groq(extra, reading)
-        if name == b"error" or get("error"):
+        if "x_groq" in chunk:
+            _read_x_groq(chunk["x_groq"], reading)
+        if name == b"error" or chunk.get("error"):
             _read_error(chunk, reading)
-        choices = get("choices")
-        if not choices or type(choices) is not list:
+        choices = chunk.get("choices")
+        if type(choices) is not list:
             return False
         generated = False
         for choice in choices:
             if type(choice) is not dict:
                 continue
             index = choice.get("index")
-            if type(index) is not int:
-                index = 0
-            reason = choice.get("finish_reason")
-            if reason:
-                _finish(index, reason, choice, reading)
+            if index not in reading.open_choices or type(index) is not int:
+                index = _open(index, reading)
+            if choice.get("finish_reason"):
+                _finish(index, choice, reading)
                 _read_head(chunk, reading)
-            elif index not in reading.finish_reasons and len(reading.open_choices) < _MAX_CHOICES:
-                reading.open_choices.add(index)
             delta = choice.get("delta")
             if type(delta) is dict:
-                content = delta.get("content")
-                if content and type(content) is str:
+                if len(delta) == 1 and type(content := delta.get("content")) is str and content:
                     generated = reading.answered = True
-                    if len(delta) == 1:
-                        continue
+                    continue
                 if _read_delta(delta, reading):
                     generated = True
                     continue
-            if choice.get("text"):
+            if _is_text(choice.get("text")):
                 generated = reading.answered = True
             elif not generated and (_has_withheld(choice) or (type(delta) is dict and _has_withheld(delta))):
                 generated = True
@@ -232,8 +229,7 @@ class ChatCompletions:
         for position, choice in enumerate(choices[:_MAX_CHOICES] if type(choices) is list else ()):
             if type(choice) is dict:
                 index = choice.get("index")
-                reason = choice.get("finish_reason")
-                _finish(index if type(index) is int else position, reason, choice, reading)
+                _finish(_open(position if index is None else index, reading), choice, reading)
 
     def error_body(self, status: int, envelope_type: str, error_type: str, message: str) -> bytes:
         """OpenAI's error envelope."""
@@ -372,11 +368,17 @@ def _read_error(chunk: dict[str, Any], reading: Reading) -> None:
         )
 
 
-def _finish(index: int, reason: object, choice: dict[str, Any], reading: Reading) -> None:
-    word = clamped(reason)
+def _open(index: object, reading: Reading) -> int:
+    """Note a choice that has not ended; its index, 0 when it has none."""
+    number = index if type(index) is int else 0
+    if number not in reading.finish_reasons and len(reading.open_choices) < _MAX_CHOICES:
+        reading.open_choices.add(number)
+    return number
+
+
+def _finish(index: int, choice: dict[str, Any], reading: Reading) -> None:
+    word = clamped(choice.get("finish_reason"))
     if word is None or (index not in reading.finish_reasons and len(reading.finish_reasons) >= _MAX_CHOICES):
-        if index not in reading.finish_reasons and len(reading.open_choices) < _MAX_CHOICES:
-            reading.open_choices.add(index)
         return
     reading.finish_reasons[index] = word
     reading.open_choices.discard(index)
