@@ -22,7 +22,7 @@ _BOM = b"\xef\xbb\xbf"
 _BLANK_LINES = re.compile(rb"[\r\n]+")
 # Two line ends in a row. The CR of a CRLF is no line end of its own, neither at once nor after backtracking.
 _END_OF_EVENT = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r)")
-_LF = ord("\n")
+_LF, _CR = b"\n\r"
 _LINE_ENDS = frozenset(b"\r\n")
 _SPLIT_END_BYTES = 3
 """So much of an end may lie in an earlier read: CR LF CR."""
@@ -50,10 +50,10 @@ class EventSplitter:
         end = len(data) - 2
         if (
             self._idle
-            and data.find(b"\n") == end
+            and data.find(_LF) == end
             and data[-1] == _LF
             and data.startswith(b"data: ")
-            and b"\r" not in data
+            and _CR not in data
             and end <= self._event_bytes
         ):
             return [(None, data[6:end])]
@@ -76,7 +76,7 @@ class EventSplitter:
         if self._skip_lf and data.startswith(b"\n"):
             data = data[1:]
         self._skip_lf = data.endswith(b"\r")
-        if b"\r" in data:
+        if _CR in data:
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         lines = data.split(b"\n")
         rest = lines.pop()
@@ -162,10 +162,10 @@ class UsageCutter:
         end = len(data) - 2
         if (
             self._idle
-            and data.find(b"\n") == end
+            and data.find(_LF) == end
             and data[-1] == _LF
             and data.startswith(b"data: ")
-            and b"\r" not in data
+            and _CR not in data
             and end + 2 <= self._event_bytes
         ):
             return b"" if self._is_extra(data[6:end]) else data
@@ -203,7 +203,7 @@ class UsageCutter:
 
     def _pass_events(self, data: bytes, begin: int, scan: int) -> bytes:
         """All that is complete in `data`, without the extra events; the rest is held. No event ends before `scan`."""
-        has_cr = b"\r" in data
+        has_cr = _CR in data
         out: list[bytes] = []
         kept = 0
         while begin < len(data):
