@@ -10,7 +10,7 @@ import os
 import socket
 import struct
 from time import monotonic_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from proxy.errors import RefusalError
 from proxy.relay.exchange import Exchange
@@ -151,8 +151,7 @@ class Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Accepted, TLS included."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by class
         self._worker.clients.add(self)
         self.set_deadline(self._worker.keepalive_ns, monotonic_ns())
 

@@ -8,7 +8,7 @@ What a dead recorder had not acknowledged, and what does not fit while it is awa
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -117,10 +117,9 @@ class Outbox(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The recorder is there: greet it and send what waited."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by class
         self._received = b""
-        transport.write(orjson.dumps({"hello": self._hello}) + b"\n")
+        self._transport.write(orjson.dumps({"hello": self._hello}) + b"\n")
         self._flush()
 
     def data_received(self, data: bytes) -> None:

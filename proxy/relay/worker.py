@@ -12,7 +12,7 @@ import signal
 import socket
 import ssl
 from time import monotonic_ns
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -172,8 +172,7 @@ class _Control(asyncio.Protocol):
             self.transport.write(orjson.dumps(message) + b"\n")
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's are none by class
 
     def data_received(self, data: bytes) -> None:
         *lines, self._received = (self._received + data).split(b"\n")
