@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -36,6 +37,8 @@ _HEARTBEAT_S = 3.0
 """A worker whose heartbeat (each 0.5 s) is older than this does not count as ready."""
 _LEAVE_S = 3.0
 """The recorder's time to flush, and a worker's beyond `drain_s`."""
+_START_S = 5.0
+"""The recorder's first start takes about one second, mostly imports."""
 _ADMIN_HEAD_BYTES = 16384
 _ADMIN_TIMEOUT_S = 30.0
 
@@ -50,6 +53,8 @@ class _Child:
     def __init__(self, name: str, module: str, fds: tuple[int, ...], init: Callable[[], dict[str, Any]]) -> None:
         self.name = name
         self.ready = False
+        self.first_ready = asyncio.Event()
+        """Set once and for all: tells a start from a restart."""
         self.process: asyncio.subprocess.Process | None = None
         self.heartbeat_s = 0.0
         """Monotonic moment of the last message."""
@@ -106,7 +111,9 @@ class _Child:
         try:
             async for line in reader:
                 self.heartbeat_s = time.monotonic()
-                self.ready = self.ready or "ready" in orjson.loads(line)
+                if "ready" in orjson.loads(line):
+                    self.ready = True
+                    self.first_ready.set()
         except (OSError, ValueError):
             pass  # a child that died in the middle of a line
         finally:
@@ -219,12 +226,14 @@ class _Supervisor:
             reason = "draining" if self.leaving.is_set() else None if ok else "no worker is ready"
             body = {"status": "ok" if ok else "unavailable", "workers_ready": ready, "workers": wanted}
             await _reply(writer, method, 200 if ok else 503, body if reason is None else body | {"reason": reason})
-        elif not self.recorder.ready:
-            await _reply(
-                writer, method, 503, {"status": "unavailable", "reason": "the recorder is starting or restarting"}
-            )
         else:
-            await self._relay(head, reader, writer)
+            # Traffic does not wait for the recorder to start; whoever asks for metrics in the first second may.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.recorder.first_ready.wait(), _START_S)
+            if self.recorder.ready:
+                await self._relay(head, reader, writer)
+            else:
+                await _reply(writer, method, 503, {"status": "unavailable", "reason": "the recorder is restarting"})
 
     async def _relay(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """The recorder answers; one request for each connection, so that nothing has to be parsed on the way back."""
