@@ -1,0 +1,267 @@
+"""Decisions as whole values: every action at, below and above the limit, and every condition on both of its sides."""
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.policy.decide import Origin, decide, may_enforce
+from proxy.policy.live import Live
+from proxy.policy.rules import EMPTY, PolicySet, parse
+from proxy.record import Action, Decision, RequestFacts, ShadowDecision
+
+MODEL = "gpt-4o-mini"
+NOON_WEDNESDAY = datetime(2025, 1, 15, 12, tzinfo=UTC).timestamp()
+ORIGIN = Origin("openai", "search", "team-a", ((b"Host", b"h"), (b"X-Team", b"growth-eu")))
+
+
+def policy(*rules: dict[str, Any]) -> PolicySet:
+    """A policy of these rules, named r0, r1, … unless they have a name."""
+    return parse({"version": 1, "rules": [{"name": f"r{index}"} | rule for index, rule in enumerate(rules)]})
+
+
+def asked(*limits: tuple[str, int], **changes: Any) -> RequestFacts:
+    """A readable chat request with these limits."""
+    return RequestFacts(**({"dialect": "chat_completions", "model": MODEL, "limits": limits} | changes))
+
+
+def decided(facts: RequestFacts, policies: PolicySet, origin: Origin = ORIGIN, at: float = NOON_WEDNESDAY) -> Decision:
+    """The decision at noon on a Wednesday."""
+    return decide(facts, origin, policies, Live(), at)
+
+
+CAP = {"do": "cap", "max_tokens": 100}
+INSERT = CAP | {"when_absent": "insert"}
+MT, MCT = "max_tokens", "max_completion_tokens"
+NONE, CAPPED, INSERTED, REJECTED = Action.NONE, Action.CAPPED, Action.INSERTED, Action.REJECTED
+
+TRUTH = [
+    # nothing sent
+    (CAP, asked(), Decision(NONE, "r0", None, None)),
+    (INSERT, asked(), Decision(INSERTED, "r0", 100, None)),
+    ({"do": "reject"}, asked(), Decision(REJECTED, "r0", None, None)),
+    ({"do": "observe"}, asked(), Decision(NONE, "r0", None, None)),
+    # below, at, above
+    (CAP, asked((MT, 99)), Decision(NONE, "r0", 99, MT)),
+    (CAP, asked((MT, 100)), Decision(NONE, "r0", 100, MT)),
+    (CAP, asked((MT, 101)), Decision(CAPPED, "r0", 100, MT)),
+    (INSERT, asked((MT, 99)), Decision(NONE, "r0", 99, MT)),
+    (INSERT, asked((MT, 101)), Decision(CAPPED, "r0", 100, MT)),
+    ({"do": "reject"}, asked((MT, 99)), Decision(REJECTED, "r0", None, None)),
+    ({"do": "observe"}, asked((MT, 101)), Decision(NONE, "r0", 101, MT)),
+    # several fields: the first is what the provider reads, any above the cap makes it a cap
+    (CAP, asked((MCT, 300), (MT, 200)), Decision(CAPPED, "r0", 100, MCT)),
+    (CAP, asked((MCT, 50), (MT, 200)), Decision(CAPPED, "r0", 50, MCT)),
+    (CAP, asked((MCT, 200), (MT, 50)), Decision(CAPPED, "r0", 100, MCT)),
+    (CAP, asked((MCT, 50), (MT, 60)), Decision(NONE, "r0", 50, MCT)),
+    # completions: absent is 16
+    (INSERT, asked(dialect="completions"), Decision(NONE, "r0", None, None)),
+    (INSERT | {"max_tokens": 16}, asked(dialect="completions"), Decision(NONE, "r0", None, None)),
+    (INSERT | {"max_tokens": 15}, asked(dialect="completions"), Decision(INSERTED, "r0", 15, None)),
+    (CAP | {"max_tokens": 15}, asked(dialect="completions"), Decision(NONE, "r0", None, None)),
+    # a body that could not be read is left alone
+    (INSERT, asked(degraded="json"), Decision(NONE, "r0", None, None)),
+    # streamed or not makes no difference to the action
+    (CAP, asked((MT, 101), stream=True), Decision(CAPPED, "r0", 100, MT)),
+    (INSERT, asked(stream=True), Decision(INSERTED, "r0", 100, None)),
+]
+
+
+@pytest.mark.parametrize(("rule", "facts", "expected"), TRUTH)
+def test_an_enforcing_rule_decides(rule: dict[str, Any], facts: RequestFacts, expected: Decision) -> None:
+    """The whole decision of one rule without conditions."""
+    assert decided(facts, policy(rule)) == expected
+
+
+@pytest.mark.parametrize(("rule", "facts", "expected"), TRUTH)
+def test_a_shadow_rule_records_the_same_and_changes_nothing(
+    rule: dict[str, Any], facts: RequestFacts, expected: Decision
+) -> None:
+    """In shadow mode the request is forwarded as it was sent, and the record says what enforcing would have done."""
+    assert decided(facts, policy(rule | {"mode": "shadow"})) == Decision(
+        NONE,
+        None,
+        facts.requested_max_tokens,
+        facts.limit_field,
+        shadow=(ShadowDecision("r0", expected.action, expected.forwarded_max_tokens),),
+    )
+
+
+def test_without_rules_the_limit_is_forwarded_as_sent() -> None:
+    """The record knows the limit in force although nothing matched."""
+    assert decided(asked((MT, 7)), EMPTY) == Decision(NONE, None, 7, MT)
+    assert decided(asked(), EMPTY) == Decision()
+
+
+def test_the_first_matching_enforce_rule_decides_even_if_it_changes_nothing() -> None:
+    """Order is the file's: an exemption above a cap exempts, a cap above a stricter one wins."""
+    observe, strict = {"do": "observe", "match": {"model": "gpt*"}}, CAP | {"max_tokens": 10}
+
+    assert decided(asked((MT, 500)), policy(observe, strict)) == Decision(NONE, "r0", 500, MT)
+    assert decided(asked((MT, 50)), policy(CAP, strict)) == Decision(NONE, "r0", 50, MT)
+    assert decided(asked((MT, 50), model="o1"), policy(observe, strict)) == Decision(CAPPED, "r1", 10, MT)
+
+
+def test_shadow_rules_before_and_after_the_deciding_rule_are_recorded() -> None:
+    """Every matching shadow rule of the file says what it would have done to the request as sent."""
+    before, after = CAP | {"max_tokens": 10, "mode": "shadow"}, {"do": "reject", "mode": "shadow"}
+    other = CAP | {"mode": "shadow", "match": {"model": "claude*"}}
+
+    assert decided(asked((MT, 500)), policy(before, CAP, other, after)) == Decision(
+        CAPPED, "r1", 100, MT, shadow=(ShadowDecision("r0", CAPPED, 10), ShadowDecision("r3", REJECTED, None))
+    )
+
+
+CONDITIONS = [
+    ({"upstream": "openai"}, {}, {}, True),
+    ({"upstream": ["a", "openai"]}, {}, {}, True),
+    ({"upstream": "open"}, {}, {}, False),
+    ({"dialect": ["responses", "chat_completions"]}, {}, {}, True),
+    ({"dialect": "completions"}, {}, {}, False),
+    ({"model": "gpt-4o*"}, {}, {}, True),
+    ({"model": ["x", "*mini"]}, {}, {}, True),
+    ({"model": "gpt-4o"}, {}, {}, False),
+    ({"model": "GPT-4o*"}, {}, {}, False),
+    ({"model": "gpt-4o-min[ij]"}, {}, {}, True),
+    ({"model": "gpt-4o-mini"}, {"model": "gpt-4o-mini\n"}, {}, False),
+    ({"model": "*"}, {"model": None}, {}, False),
+    ({"header": {"x-TEAM": "growth*"}}, {}, {}, True),
+    ({"header": {"x-team": "Growth*"}}, {}, {}, False),
+    ({"header": {"x-team": ["a", "*eu"], "host": "h"}}, {}, {}, True),
+    ({"header": {"x-team": "growth*", "x-none": "*"}}, {}, {}, False),
+    ({"header": {"x-team": "b"}}, {}, {"headers": ((b"x-team", b"a"), (b"X-TEAM", b"b"))}, True),
+    ({"header": {"x-team": "?"}}, {}, {"headers": ((b"x-team", b"\xff"),)}, True),
+    ({"key": "team-a"}, {}, {}, True),
+    ({"key": "team-a"}, {}, {"key": None}, False),
+    ({"app": "search"}, {}, {}, True),
+    ({"app": "Search"}, {}, {}, False),
+    ({"app": "*"}, {}, {"app": None}, False),
+    ({"stream": True}, {"stream": True}, {}, True),
+    ({"stream": True}, {}, {}, False),
+    ({"stream": False}, {}, {}, True),
+    ({"stream": False}, {"stream": True}, {}, False),
+    ({"requested": {"over": 100}}, {"limits": ((MT, 101),)}, {}, True),
+    ({"requested": {"over": 100}}, {"limits": ((MT, 100),)}, {}, False),
+    ({"requested": {"over": 100}}, {"limits": ((MCT, 50), (MT, 101))}, {}, True),
+    ({"requested": {"over": 100}}, {}, {}, True),
+    ({"requested": {"over": 100}}, {"degraded": "json"}, {}, True),
+    ({"requested": {"over": 15}}, {"dialect": "completions"}, {}, True),
+    ({"requested": {"over": 16}}, {"dialect": "completions"}, {}, False),
+    ({"model": "gpt*", "stream": True}, {}, {}, False),
+    ({"model": "gpt*", "stream": False}, {}, {}, True),
+]
+
+
+@pytest.mark.parametrize(("match", "facts", "origin", "holds"), CONDITIONS)
+def test_a_rule_acts_when_all_of_its_conditions_hold(
+    match: dict[str, Any], facts: dict[str, Any], origin: dict[str, Any], holds: bool
+) -> None:
+    """Each condition on both sides."""
+    where = Origin(**({"upstream": "openai", "app": "search", "key": "team-a", "headers": ORIGIN.headers} | origin))
+
+    rule = decided(asked(**facts), policy({"do": "observe", "match": match}), where).rule
+
+    assert rule == ("r0" if holds else None)
+
+
+TIMES = [
+    # 2025-01-15 is a Wednesday; Paris is one hour ahead of UTC then, two in July
+    ({"hours": "08:00-18:00"}, "2025-01-15T07:59:59", False),
+    ({"hours": "08:00-18:00"}, "2025-01-15T08:00:00", True),
+    ({"hours": "08:00-18:00"}, "2025-01-15T17:59:59", True),
+    ({"hours": "08:00-18:00"}, "2025-01-15T18:00:00", False),
+    ({"hours": "08:00-24:00"}, "2025-01-15T23:59:59", True),
+    ({"hours": ["01:00-02:00", "03:00-04:00"]}, "2025-01-15T03:30:00", True),
+    ({"hours": ["01:00-02:00", "03:00-04:00"]}, "2025-01-15T02:30:00", False),
+    ({"days": "mon-fri"}, "2025-01-15T12:00:00", True),
+    ({"days": "mon-fri"}, "2025-01-18T12:00:00", False),
+    ({"days": ["sat", "sun"]}, "2025-01-18T12:00:00", True),
+    ({"days": "fri-mon"}, "2025-01-19T12:00:00", True),
+    ({"days": "fri-mon"}, "2025-01-15T12:00:00", False),
+    # across midnight the day is the start's
+    ({"days": "fri", "hours": "22:00-06:00"}, "2025-01-17T22:00:00", True),
+    ({"days": "fri", "hours": "22:00-06:00"}, "2025-01-18T05:59:59", True),
+    ({"days": "fri", "hours": "22:00-06:00"}, "2025-01-18T06:00:00", False),
+    ({"days": "fri", "hours": "22:00-06:00"}, "2025-01-18T22:00:00", False),
+    ({"days": "fri", "hours": "22:00-06:00"}, "2025-01-17T05:00:00", False),
+    ({"days": "sun", "hours": "22:00-06:00"}, "2025-01-20T01:00:00", True),
+    # time zones
+    ({"hours": "08:00-09:00", "timezone": "Europe/Paris"}, "2025-01-15T07:30:00", True),
+    ({"hours": "08:00-09:00", "timezone": "Europe/Paris"}, "2025-07-16T07:30:00", False),
+    ({"hours": "08:00-09:00", "timezone": "Europe/Paris"}, "2025-07-16T06:30:00", True),
+    ({"days": "thu", "timezone": "Asia/Tokyo"}, "2025-01-15T15:00:00", True),
+]
+
+
+@pytest.mark.parametrize(("when", "utc", "holds"), TIMES)
+def test_times_are_those_of_the_rules_time_zone(when: dict[str, Any], utc: str, holds: bool) -> None:
+    """Starts are included, ends are not, and nights belong to the day on which they begin."""
+    at = datetime.fromisoformat(utc).replace(tzinfo=UTC).timestamp()
+
+    rule = decided(asked(), policy({"do": "observe", "match": {"when": when}}), at=at).rule
+
+    assert rule == ("r0" if holds else None)
+
+
+def test_deciding_compiles_nothing() -> None:
+    """All that costs was done when the rules were parsed: the emptied cache of patterns stays empty."""
+    policies = policy({"do": "observe", "match": {"model": "gpt*", "app": "s*", "header": {"x-team": "growth*"}}})
+    re.purge()
+
+    decision = decided(asked(), policies)
+
+    assert decision.rule == "r0"
+    assert not re._cache
+
+
+LIMITS = st.lists(
+    st.tuples(st.sampled_from([MCT, MT]), st.integers(-5, 300)), max_size=2, unique_by=lambda each: each[0]
+)
+RULES = st.lists(
+    st.fixed_dictionaries(
+        {"do": st.just("cap"), "max_tokens": st.integers(1, 300)},
+        optional={
+            "when_absent": st.sampled_from(["leave", "insert"]),
+            "mode": st.sampled_from(["enforce", "shadow"]),
+            "match": st.fixed_dictionaries({"requested": st.fixed_dictionaries({"over": st.integers(0, 300)})}),
+        },
+    ),
+    max_size=4,
+)
+
+
+@given(LIMITS, RULES, st.sampled_from(["chat_completions", "completions"]))
+def test_no_decision_raises_a_limit(limits: list[tuple[str, int]], rules: list[dict[str, Any]], dialect: str) -> None:
+    """What is forwarded is never above what was sent, and an absent completions limit never above its 16."""
+    facts = asked(*limits, dialect=dialect)
+
+    decision = decided(facts, policy(*rules))
+
+    in_force = 16 if dialect == "completions" and not limits else facts.requested_max_tokens
+    assert decision.forwarded_max_tokens is None or in_force is None or decision.forwarded_max_tokens <= in_force
+    assert (decision.action is INSERTED) <= (not limits)
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        ([], False),
+        ([CAP], True),
+        ([{"do": "reject"}], True),
+        ([{"do": "observe"}], False),
+        ([CAP | {"mode": "shadow"}], False),
+        ([CAP | {"match": {"upstream": "other"}}], False),
+        ([CAP | {"match": {"upstream": ["other", "openai"], "dialect": "chat_completions"}}], True),
+        ([CAP | {"match": {"dialect": "responses"}}], False),
+        ([CAP | {"match": {"model": "x", "stream": True, "requested": {"over": 9}}}], True),
+        ([{"do": "observe"}, CAP | {"mode": "shadow"}, CAP], True),
+    ],
+)
+def test_a_rule_may_enforce_when_all_but_the_body_and_its_sender_fit(
+    rules: list[dict[str, Any]], expected: bool
+) -> None:
+    """The answer errs to True: what only the body or the client can tell is taken as fulfilled."""
+    assert may_enforce("openai", "chat_completions", policy(*rules)) is expected
