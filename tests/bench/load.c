@@ -67,8 +67,9 @@ static void print_samples(const char *name, Samples *s) {
 }
 
 static size_t compose(char *to, int stream) { /* about 1.1 KB on the wire, as an app with a short prompt sends it */
+    static const char WORDS[] = "Please sum up the following report for a reader who was not in the meeting, in plain words. ";
     char body[2048], text[700];
-    memset(text, 'x', sizeof text);
+    for (size_t i = 0; i < sizeof text; i++) text[i] = WORDS[i % (sizeof WORDS - 1)];
     int len = sprintf(body,
                       "{\"model\":\"bench-%ld-%ld-%ld\",\"messages\":[{\"role\":\"system\",\"content\":\"You are concise.\"},"
                       "{\"role\":\"user\",\"content\":\"%.*s\"}],\"temperature\":0.2,\"max_tokens\":512%s}",
