@@ -1,7 +1,7 @@
 """`lengthwise simulate`: an OpenAI-compatible provider that says everywhere that it is simulated.
 
-Layer: lab. What it answers is drawn in `answers` (the directives that a prompt may carry are listed there); here it is
-served and paced.
+Layer: lab. What it answers is drawn in `answers`, the directives that a prompt may carry are listed in `chat_request`; here
+answers are served and paced.
 
     POST /v1/chat/completions    streamed and not
     GET  /v1/models
@@ -25,7 +25,6 @@ import random
 import signal
 import sys
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
@@ -33,9 +32,19 @@ from typing import Any
 
 from aiohttp import web
 
-from proxy.lab import answers
+from proxy.lab.answers import Spelling, draw_answers
+from proxy.lab.chat_request import (
+    MAX_OUTPUT_TOKENS,
+    MODELS,
+    ChatRequest,
+    Fault,
+    RefusedError,
+    failure,
+    read_request,
+)
+from proxy.lab.reservations import Reservations
 
-__all__ = ["Reservations", "SimulatorOptions", "Stats", "add_arguments", "make_app", "run", "serving"]
+__all__ = ["SimulatorOptions", "Stats", "add_arguments", "make_app", "run", "serving"]
 
 RESERVING_MODEL_BUDGET_TOKENS = 20_000
 """Budget of models that always reserve, where the simulator was given none."""
@@ -84,46 +93,6 @@ class Stats:
     """Tokens generated; those of answers that were not streamed when they are done."""
 
 
-class Reservations:
-    """A token budget, given out strictly in the order of asking: a small request never overtakes a large one."""
-
-    def __init__(self, budget_tokens: int) -> None:
-        self._budget_tokens = budget_tokens
-        self._free_tokens = budget_tokens
-        self._queue: deque[tuple[int, asyncio.Future[None]]] = deque()
-
-    @property
-    def waiting(self) -> int:
-        """Requests that wait."""
-        return sum(not admitted.done() for _, admitted in self._queue)
-
-    @asynccontextmanager
-    async def hold(self, tokens: int) -> AsyncIterator[None]:
-        """Wait for `tokens` and hold them; more than the whole budget waits for the whole budget."""
-        needed = min(tokens, self._budget_tokens)
-        admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append((needed, admitted))
-        self._admit()
-        try:
-            await admitted
-            yield
-        finally:
-            if admitted.done() and not admitted.cancelled():
-                self._free_tokens += needed
-            admitted.cancel()
-            self._admit()
-
-    def _admit(self) -> None:
-        while self._queue:
-            needed, admitted = self._queue[0]
-            if not admitted.done():
-                if needed > self._free_tokens:
-                    return
-                self._free_tokens -= needed
-                admitted.set_result(None)
-            self._queue.popleft()
-
-
 def make_app(options: SimulatorOptions) -> web.Application:
     """Make the provider as an aiohttp application; serve it with `handler_cancellation`, or a leaving client is not seen."""
     provider = _Provider(options)
@@ -162,7 +131,7 @@ class _Provider:
         common = options.reservation_tokens
         self._reservations = {
             model.name: Reservations(RESERVING_MODEL_BUDGET_TOKENS)
-            for model in answers.MODELS.values()
+            for model in MODELS.values()
             if model.reserves and common is None
         }
         self._shared_reservations = None if common is None else Reservations(common)
@@ -175,16 +144,16 @@ class _Provider:
         try:
             self._authenticate(http)
             body = await http.read()
-            request = answers.read_request(body, any_model=self._options.any_model)
+            request = read_request(body, any_model=self._options.any_model)
             exchange = _Exchange(self._options, request, number)
             if exchange.error_status is not None:
-                raise answers.failure(exchange.error_status)
+                raise failure(exchange.error_status)
             reservations = self._shared_reservations or self._reservations.get(request.model.name)
             if reservations is None:
                 return await self._answer(http, exchange)
             async with reservations.hold(request.reserved_tokens):
                 return await self._answer(http, exchange)
-        except answers.RefusedError as refused:
+        except RefusedError as refused:
             return _refuse(refused)
         except (asyncio.CancelledError, ConnectionResetError):
             self._stats.cancelled += _RESET_BY_US not in http
@@ -196,9 +165,9 @@ class _Provider:
         """List the models."""
         try:
             self._authenticate(http)
-        except answers.RefusedError as refused:
+        except RefusedError as refused:
             return _refuse(refused)
-        listed = [{"id": name, "object": "model", "created": 0, "owned_by": "lengthwise"} for name in answers.MODELS]
+        listed = [{"id": name, "object": "model", "created": 0, "owned_by": "lengthwise"} for name in MODELS]
         return web.json_response({"object": "list", "data": listed})
 
     async def stats(self, _http: web.Request) -> web.Response:
@@ -209,7 +178,7 @@ class _Provider:
 
     async def unknown(self, _http: web.Request) -> web.Response:
         """Refuse any other path or method."""
-        return _refuse(answers.RefusedError(404, "Unknown request URL or method.", code="unknown_url"))
+        return _refuse(RefusedError(404, "Unknown request URL or method.", code="unknown_url"))
 
     def _authenticate(self, http: web.Request) -> None:
         if self._options.api_key is None:
@@ -217,7 +186,7 @@ class _Provider:
         scheme, _, token = http.headers.get("authorization", "").partition(" ")
         given, wanted = token.strip().encode("utf-8", "surrogateescape"), self._options.api_key.encode()
         if scheme.lower() != "bearer" or not hmac.compare_digest(given, wanted):
-            raise answers.RefusedError(401, "Incorrect API key provided.", code="invalid_api_key")
+            raise RefusedError(401, "Incorrect API key provided.", code="invalid_api_key")
 
     async def _answer(self, http: web.Request, exchange: "_Exchange") -> web.StreamResponse:
         if exchange.request.stream:
@@ -226,7 +195,7 @@ class _Provider:
         await clock.reach(exchange.seconds_until_end())
         if exchange.fault is not None:
             if exchange.fault.kind == "error_after":
-                raise answers.failure(500)
+                raise failure(500)
             await _silence_or_reset(http, exchange.fault)
         self._stats.tokens += sum(answer.tokens for answer in exchange.spelling.answers)
         return web.Response(body=exchange.spelling.body(), content_type="application/json", headers=exchange.headers)
@@ -245,7 +214,7 @@ class _Provider:
         for position in range(exchange.steps + 1):
             if fault is not None and position == min(fault.after_tokens, exchange.steps):
                 if fault.kind == "error_after":
-                    await response.write(b"data: " + answers.failure(500).body + b"\n\n")
+                    await response.write(b"data: " + failure(500).body + b"\n\n")
                     return response
                 await _silence_or_reset(http, fault)
             if position < exchange.steps:
@@ -259,15 +228,13 @@ class _Provider:
 class _Exchange:
     """One request with everything that was drawn for it."""
 
-    def __init__(self, options: SimulatorOptions, request: answers.ChatRequest, number: int) -> None:
+    def __init__(self, options: SimulatorOptions, request: ChatRequest, number: int) -> None:
         self.request = request
-        self.spelling = answers.Spelling(
+        self.spelling = Spelling(
             id=f"chatcmpl-sim-{options.seed}-{number}",
             created_unix_s=int(time.time()),
             request=request,
-            answers=answers.draw_answers(
-                request, median_tokens=options.median_tokens, sigma=options.sigma, seed=options.seed
-            ),
+            answers=draw_answers(request, median_tokens=options.median_tokens, sigma=options.sigma, seed=options.seed),
         )
         self.headers = {"x-request-id": f"req-sim-{options.seed}-{number}"}
         self.steps = max(answer.tokens for answer in self.spelling.answers)
@@ -280,7 +247,7 @@ class _Exchange:
         if self.error_status is None and chance < options.error_rate:
             self.error_status = self._source.choice((429, 500, 503))
         elif self.fault is None and 1 - chance <= options.stall_rate:
-            self.fault = answers.Fault("stall_after", self._source.randrange(self.steps))
+            self.fault = Fault("stall_after", self._source.randrange(self.steps))
 
     def due_s(self) -> Iterator[float]:
         """When each token is due, in seconds after admission; endless."""
@@ -315,7 +282,7 @@ class _Clock:
         await asyncio.sleep(max(self._start_s + due_s - self._loop.time(), 0.0))
 
 
-async def _silence_or_reset(http: web.Request, fault: answers.Fault) -> None:
+async def _silence_or_reset(http: web.Request, fault: Fault) -> None:
     """End in silence or with a reset; returns only by an exception."""
     if fault.kind == "reset_after" and http.transport is not None:
         http[_RESET_BY_US] = True
@@ -323,7 +290,7 @@ async def _silence_or_reset(http: web.Request, fault: answers.Fault) -> None:
     await asyncio.Event().wait()  # cancelled when the connection is gone
 
 
-def _refuse(refused: answers.RefusedError) -> web.Response:
+def _refuse(refused: RefusedError) -> web.Response:
     headers = {"retry-after": "1"} if refused.status in {429, 503} else None
     return web.Response(status=refused.status, body=refused.body, content_type="application/json", headers=headers)
 
@@ -370,7 +337,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="share that falls silent (%(default)g)",
     )
-    add("--any-model", action="store_true", help=f"answer for any model name, not only {', '.join(answers.MODELS)}")
+    add("--any-model", action="store_true", help=f"answer for any model name, not only {', '.join(MODELS)}")
     add("--api-key-env", metavar="NAME", help="ask for the bearer token that this environment variable holds")
 
 
@@ -409,7 +376,7 @@ async def _serve(options: SimulatorOptions, host: str, port: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with serving(make_app(options), host, port) as origin:
-        sys.stdout.write(f"simulated provider on {origin}/v1 (models: {', '.join(answers.MODELS)})\n")
+        sys.stdout.write(f"simulated provider on {origin}/v1 (models: {', '.join(MODELS)})\n")
         sys.stdout.flush()
         await stop.wait()
 
@@ -426,7 +393,7 @@ def _positive(text: str) -> float:
 
 
 def _length(text: str) -> float:
-    return _number(text, 1.0, float(answers.MAX_OUTPUT_TOKENS))
+    return _number(text, 1.0, float(MAX_OUTPUT_TOKENS))
 
 
 def _budget(text: str) -> int:

@@ -14,7 +14,8 @@ import openai
 import pytest
 
 from proxy.lab import simulator
-from proxy.lab.simulator import Reservations, SimulatorOptions, make_app, serving
+from proxy.lab.chat_request import read_request
+from proxy.lab.simulator import SimulatorOptions, make_app, serving
 
 QUICK = SimulatorOptions(ttft_s=0.0, tpot_s=0.0, median_tokens=20)
 
@@ -303,33 +304,6 @@ async def test_without_a_reservation_the_same_requests_do_not_wait() -> None:
         await stats_once(session, active=0, waiting=0, cancelled=4)
 
 
-async def test_reservations_are_given_in_order_and_given_back() -> None:
-    """A request larger than the whole budget waits for all of it; one that gives up waiting leaves no hole."""
-    queue = Reservations(10)
-    order: list[str] = []
-    go = {name: asyncio.Event() for name in ("six", "huge", "four", "gone")}
-
-    async def hold(name: str, tokens: int) -> None:
-        async with queue.hold(tokens):
-            order.append(name)
-            await go[name].wait()
-
-    tasks = {}
-    for name, tokens in (("six", 6), ("gone", 9), ("huge", 999), ("four", 4)):
-        tasks[name] = asyncio.create_task(hold(name, tokens))
-        await asyncio.sleep(0)
-    assert (order, queue.waiting) == (["six"], 3)
-    tasks["gone"].cancel()
-    await asyncio.wait([tasks["gone"]])
-    assert (order, queue.waiting) == (["six"], 2)
-    for name in ("six", "huge", "four"):
-        go[name].set()
-        await tasks[name]
-    assert order == ["six", "huge", "four"]
-    async with asyncio.timeout(5), queue.hold(10):
-        assert queue.waiting == 0
-
-
 async def test_errors_and_stalls_come_at_the_rates_that_were_set() -> None:
     """At a rate of one every request fails, or falls silent; a seed repeats them."""
     async with (
@@ -388,7 +362,7 @@ def test_jitter_spreads_the_schedule_and_never_turns_it_back() -> None:
 
     def due(number: int, prompt: str, jitter: float) -> list[float]:
         body = json.dumps(chat(prompt)).encode()
-        request = simulator.answers.read_request(body, any_model=False)
+        request = read_request(body, any_model=False)
         options = SimulatorOptions(ttft_s=1, tpot_s=1, jitter=jitter)
         times = simulator._Exchange(options, request, number).due_s()
         return [next(times) for _ in range(50)]
