@@ -65,6 +65,8 @@ DEFAULT_FILE = Path("lengthwise.yaml")
 
 _PREFIX = "LENGTHWISE_"
 _ADDRESS = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>\d{1,5})", re.ASCII)
+_HOST = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
+_VISIBLE = re.compile(r"[!-~]+")
 _URL_PATH = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,=:@-]+)*", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
@@ -100,12 +102,16 @@ def _address(value: object, path: str, mistakes: list[Mistake]) -> Any:
     found = _ADDRESS.fullmatch(value)
     if not found or int(found["port"]) > 65535:
         return refuse(f"expected {expected}", path, mistakes)
-    if found["v6"]:
-        try:
-            ipaddress.IPv6Address(found["v6"])
-        except ValueError:
-            return refuse(f"expected {expected}", path, mistakes)
+    if found["v6"] and not _is_host(found["v6"]):
+        return refuse(f"expected {expected}", path, mistakes)
     return Address(found["v6"] or found["host"], int(found["port"]))
+
+
+def _is_host(host: str) -> bool:
+    try:
+        return _HOST.fullmatch(host) is not None or ipaddress.IPv6Address(host).version == 6
+    except ValueError:
+        return False
 
 
 def _workers(value: object, path: str, mistakes: list[Mistake]) -> Any:
@@ -131,7 +137,7 @@ def _header_name(value: object, path: str, mistakes: list[Mistake]) -> Any:
 
 def _variable_name(value: object, path: str, mistakes: list[Mistake]) -> Any:
     if not isinstance(value, str) or not _VARIABLE.fullmatch(value):
-        return refuse("expected the name of an environment variable or null, never a credential", path, mistakes)
+        return refuse("expected the name of an environment variable, never a credential", path, mistakes)
     return value
 
 
@@ -144,7 +150,8 @@ def _url(value: object, path: str, mistakes: list[Mistake]) -> Any:
         host, port = split.hostname, split.port
     except ValueError:
         return refuse(f"expected {expected}", path, mistakes)
-    if split.scheme not in {"http", "https"} or not host or port == 0 or not value.isascii():
+    # urlsplit drops line ends and tabs and allows blanks; nothing of that kind may reach a request line.
+    if split.scheme not in {"http", "https"} or port == 0 or not _VISIBLE.fullmatch(value) or not _is_host(host or ""):
         return refuse(f"expected {expected}", path, mistakes)
     if "@" in split.netloc:
         return refuse("must not carry a user or password", path, mistakes)
@@ -393,7 +400,7 @@ def load(
     mistakes += [renamed for mistake in found for renamed in layers.renamed(mistake)]
     warnings += _warnings(settings)
     policies = EMPTY
-    if settings.policies:
+    if settings.policies and settings.policies.is_file():
         try:
             policies = load_policies(settings.policies, settings)
         except SettingsError as error:
@@ -702,9 +709,12 @@ def _value(node: yaml.Node, path: str, mistakes: list[Mistake]) -> Any:
                 continue
             key = key_node.value
             at = sub_path(path, key)
-            if key in found:
+            if key in lines:
                 refuse(f"duplicate key, in lines {lines[key]} and {line}", at, mistakes)
-            found[key], lines[key] = _value(value_node, at, mistakes), line
+            lines[key], before = line, len(mistakes)
+            found[key] = _value(value_node, at, mistakes)
+            if found[key] is None and len(mistakes) > before:
+                del found[key]  # reported; its null is not a second mistake
         return found
     if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
         return [_value(each, sub_path(path, index), mistakes) for index, each in enumerate(node.value)]

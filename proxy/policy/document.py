@@ -79,10 +79,12 @@ def boolean(value: object, path: str, mistakes: list[Mistake]) -> Any:
 
 
 def text(value: object, path: str, mistakes: list[Mistake]) -> Any:
-    """Read text with at least one character."""
+    """Read text with at least one character, without control characters and lone surrogates."""
     if not isinstance(value, str):
         return wrong("text", value, path, mistakes)
-    return value or refuse("expected text, got none", path, mistakes)
+    if not value or not value.isprintable():
+        return refuse("expected text of at least one character, without control characters", path, mistakes)
+    return value
 
 
 def label(value: object, path: str, mistakes: list[Mistake]) -> Any:
@@ -146,8 +148,8 @@ def optional(read: Reader) -> Reader:
         before = len(mistakes)
         found = read(value, path, mistakes)
         mistakes[before:] = [
-            Mistake(m.path, m.message.replace(", got", " or null, got", 1) if m.path == path else m.message)
-            for m in mistakes[before:]
+            Mistake(path, re.sub(r"^expected [^,;]*", r"\g<0> or null", each.message)) if each.path == path else each
+            for each in mistakes[before:]
         ]
         return found
 

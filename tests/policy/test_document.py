@@ -60,7 +60,9 @@ def test_a_reader_returns_what_it_read(reader: Reader, value: object, expected: 
     ("reader", "value", "message"),
     [
         (boolean, 1, "expected true or false, got a whole number"),
-        (text, "", "expected text, got none"),
+        (text, "", "expected text of at least one character, without control characters"),
+        (text, "a\n", "expected text of at least one character, without control characters"),
+        (text, "\ud800", "expected text of at least one character, without control characters"),
         (text, 1.5, "expected text, got a number with a fraction"),
         (integer(1), True, "expected a whole number of at least 1, got a boolean"),
         (integer(1), 2**53, "expected a whole number of at most 9007199254740991"),

@@ -74,7 +74,7 @@ BROKEN = [
     (match(model=[]), [("rules[0].match.model", TEXT_LIST)]),
     (match(model=["a", 3, ""]), [
         ("rules[0].match.model[1]", "expected text, got a whole number"),
-        ("rules[0].match.model[2]", "expected text, got none"),
+        ("rules[0].match.model[2]", "expected text of at least one character, without control characters"),
     ]),
     (match(upstream="a/b"), [("rules[0].match.upstream", LABEL)]),
     (match(dialect="chat_completion"), [("rules[0].match.dialect", 'did you mean "chat_completions"?')]),
