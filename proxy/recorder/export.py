@@ -123,7 +123,7 @@ class SpanOutlet:
 
     def shutdown(self) -> None:
         """Export what is queued; may take as long as the collector lets it: call through `run_bounded`."""
-        self._processor.shutdown()
+        self._processor.shutdown()  # type: ignore[no-untyped-call]
 
 
 class _CountedSpans(SpanExporter):
@@ -203,7 +203,7 @@ def _options(signal: str, environ: Mapping[str, str], gzip: object) -> dict[str,
 
 def _span_exporter(protocol: str, environ: Mapping[str, str]) -> SpanExporter:
     if protocol == "grpc":
-        from grpc import Compression as GrpcCompression  # noqa: PLC0415 -- see above
+        from grpc import Compression as GrpcCompression  # type: ignore[import-untyped] # noqa: PLC0415 -- see above
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415
             OTLPSpanExporter as GrpcSpanExporter,
         )

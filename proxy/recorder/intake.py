@@ -79,7 +79,7 @@ class _Link(asyncio.Protocol):
         self._skipping = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 -- streams have no other transports
+        assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._intake._joined(self)  # noqa: SLF001 -- the two are one unit
 
@@ -113,10 +113,7 @@ class _Link(asyncio.Protocol):
             try:
                 message = orjson.loads(line)
                 if "record" in message:
-                    seq = message["seq"]
-                    if type(seq) is not int:
-                        raise TypeError("a sequence number is a number")
-                    last = seq
+                    last = _number(message["seq"])
                     records.append(from_line(message["record"]))
                 else:
                     self._control(message)
@@ -131,9 +128,9 @@ class _Link(asyncio.Protocol):
     def _control(self, message: dict[str, Any]) -> None:
         if "hello" in message:
             hello = message["hello"]
-            index, pid = hello["worker"], hello["pid"]
-            if type(index) is not int or type(pid) is not int or self._worker is not None:
-                raise TypeError("a worker says hello once, with its numbers")
+            index, pid = _number(hello["worker"]), _number(hello["pid"])
+            if self._worker is not None:
+                raise TypeError("a worker says hello once")
             self._worker = self._intake.workers.hello(index, pid)
         elif "totals" in message:
             if self._worker is None:
@@ -141,3 +138,9 @@ class _Link(asyncio.Protocol):
             self._intake.workers.report(self._worker, message["totals"])
         else:
             raise TypeError("unknown message")
+
+
+def _number(value: object) -> int:
+    if type(value) is not int:
+        raise TypeError("not a number")
+    return value

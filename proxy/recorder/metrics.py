@@ -185,10 +185,10 @@ class Metrics:
         if record.request.requested_max_tokens is not None:
             self._requested.record(record.request.requested_max_tokens, labels, context)
         if decision.rule is not None:
-            enforced = {"rule": decision.rule, "action": decision.action.value, "mode": "enforce"}
+            enforced: _Labels = {"rule": decision.rule, "action": decision.action.value, "mode": "enforce"}
             self._decisions.add(1, labels | enforced, context)
         for shadow in decision.shadow:
-            shadowed = {"rule": shadow.rule, "action": shadow.action.value, "mode": "shadow"}
+            shadowed: _Labels = {"rule": shadow.rule, "action": shadow.action.value, "mode": "shadow"}
             self._decisions.add(1, labels | shadowed, context)
 
     def _record_operation(self, record: ExchangeRecord, labels: _Labels, context: Context) -> None:

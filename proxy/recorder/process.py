@@ -37,8 +37,9 @@ from proxy.settings import Settings, Telemetry, from_json
 __all__ = ["Init", "Recorder", "run"]
 
 _DRAIN_S: Final = 0.5
-_EXPORT_S: Final = 2.2
+_EXPORT_S: Final = 2.0
 _HOUR_S: Final = 3600.0
+_SLICE_PAUSE_S: Final = 0.01
 _DAY_S: Final = 86400.0
 _CONTROL_BYTES: Final = 64 * 1024 * 1024
 
@@ -120,14 +121,16 @@ class Recorder:
             except Exception:  # noqa: BLE001 -- one record must not cost the others; its text could hold anything
                 self.failed_records += 1
         if self._ledger is not None:
-            self._ledger.write(records)
+            failing = self._ledger.error is not None
+            if not self._ledger.write(records) and not failing:
+                log.warning("the ledger takes no rows (%s): they are counted, and not kept", self._ledger.error)
 
     async def housekeep(self) -> None:
         """Delete what is older than `ledger.keep_days`, now and every hour, in slices between which records pass."""
         while self._ledger is not None:
-            while self._ledger.forget(time.time() - self._init.settings.ledger.keep_days * _DAY_S):
-                await asyncio.sleep(0.01)
-            await asyncio.sleep(_HOUR_S)
+            oldest_unix_s = time.time() - self._init.settings.ledger.keep_days * _DAY_S
+            more = self._ledger.forget(oldest_unix_s)
+            await asyncio.sleep(_SLICE_PAUSE_S if more else _HOUR_S)
 
     def status(self) -> dict[str, object]:
         """What `/status` answers."""
@@ -189,8 +192,6 @@ class Recorder:
 async def run(control: socket.socket, environ: Mapping[str, str]) -> int:
     """Run until the supervisor ends it; the exit code: 0, or 2 when the first line was none."""
     loop = asyncio.get_running_loop()
-    leave = asyncio.Event()
-    loop.add_signal_handler(signal.SIGTERM, leave.set)
     # a terminal sends these to the whole process group; what they mean is the supervisor's to say
     for ignored in (signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
@@ -200,6 +201,8 @@ async def run(control: socket.socket, environ: Mapping[str, str]) -> int:
     except Exception as error:  # noqa: BLE001 -- whatever is wrong with it, its text may hold a credential
         log.error("the control channel gave no settings (%s)", type(error).__name__)  # noqa: TRY400 -- likewise
         return 2
+    leave = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, leave.set)
     recorder = Recorder(init, environ)
     await recorder.intake.serve(_inherited(init.intake_fd))
     runner = await admin.serve(_inherited(init.admin_fd), recorder.registry, recorder.status)

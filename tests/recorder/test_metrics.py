@@ -1,0 +1,208 @@
+"""Every instrument, by what a reader collects."""
+
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.metrics.export import Histogram, InMemoryMetricReader
+from opentelemetry.sdk.resources import Resource
+
+from proxy.record import Action, Decision, End, ExchangeRecord, RequestFacts, ResponseFacts, ShadowDecision
+from proxy.recorder.metrics import Metrics, Names, limit_label
+from proxy.recorder.workers import Workers
+from tests.support.records import CLIENT_SPAN_ID, TRACE_ID, make_record
+
+MODEL = {"gen_ai.request.model": "gpt-4o", "gen_ai.provider.name": "openai"}
+OPERATION = MODEL | {
+    "gen_ai.operation.name": "chat",
+    "gen_ai.response.model": "gpt-4o-2024-08-06",
+    "server.address": "api.openai.com",
+    "server.port": 443,
+}
+PACED = MODEL | {"stream": True, "limit": "le_1k"}
+
+
+class Meter:
+    """Metrics and the reader that collects them."""
+
+    def __init__(self, *models: str) -> None:
+        self.reader = InMemoryMetricReader()
+        self.workers = Workers()
+        self.metrics = Metrics([self.reader], Resource({}), "1", self.workers, models)
+
+    def collected(self, *records: ExchangeRecord) -> dict[str, list[Any]]:
+        """Points of every metric that has any, by its name."""
+        for record in records:
+            self.metrics.record(record)
+        data = self.reader.get_metrics_data()
+        assert data is not None
+        return {
+            metric.name: list(metric.data.data_points)
+            for block in data.resource_metrics
+            for scope in block.scope_metrics
+            for metric in scope.metrics
+        }
+
+    def values(self, *records: ExchangeRecord) -> dict[str, list[tuple[dict[str, Any], Any]]]:
+        """(labels, sum or value) of every point but those of the workers' totals."""
+        return {
+            name: [(dict(p.attributes), round(p.sum, 9) if hasattr(p, "sum") else p.value) for p in points]
+            for name, points in self.collected(*records).items()
+            if name
+            not in {"lengthwise.records.dropped", "lengthwise.connections.malformed", "lengthwise.exchanges.active"}
+        }
+
+
+def test_a_streamed_chat_feeds_these_metrics() -> None:
+    """Every metric, label and value of an ordinary exchange."""
+    assert Meter().values(make_record()) == {
+        "gen_ai.client.operation.duration": [(OPERATION, 1.56975)],
+        "gen_ai.client.operation.time_to_first_chunk": [(OPERATION, 0.207)],
+        "gen_ai.client.token.usage": [
+            (OPERATION | {"gen_ai.token.type": "input"}, 100),
+            (OPERATION | {"gen_ai.token.type": "output"}, 128),
+        ],
+        "lengthwise.time_to_first_token": [(PACED, 0.287)],
+        "lengthwise.time_per_output_token": [(PACED, 0.01)],
+        "lengthwise.max_tokens.requested": [(MODEL, 512)],
+        "lengthwise.max_tokens.utilization": [(MODEL, 0.25)],
+        "lengthwise.overhead.duration": [
+            (MODEL | {"phase": "request"}, 0.0005),
+            (MODEL | {"phase": "first_chunk"}, 0.00025),
+        ],
+        "lengthwise.reserved_unused_tokens": [(MODEL, 384)],
+        "lengthwise.stream.ends": [(MODEL | {"end": "complete"}, 1)],
+    }
+
+
+def test_a_capped_answer_is_a_decision_and_a_truncation() -> None:
+    """Enforced and shadowed decisions are counted by rule, action and mode; a cut by whom it was."""
+    decision = Decision(Action.CAPPED, "cap", 128, "max_tokens", shadow=(ShadowDecision("s", Action.NONE, 512),))
+    values = Meter().values(make_record(decision=decision, response={"finish_reasons": ("length",)}))
+    assert values["lengthwise.policy.decisions"] == [
+        (MODEL | {"rule": "cap", "action": "capped", "mode": "enforce"}, 1),
+        (MODEL | {"rule": "s", "action": "none", "mode": "shadow"}, 1),
+    ]
+    assert values["lengthwise.truncations"] == [(MODEL | {"by": "policy"}, 1)]
+    assert "lengthwise.reserved_unused_tokens" not in values
+
+
+def test_an_opaque_exchange_feeds_no_generative_metric() -> None:
+    """Only its end and our own overhead are counted."""
+    record = make_record(request=RequestFacts("opaque"), decision=Decision(), route=None)
+    assert set(Meter().values(record)) == {"lengthwise.stream.ends", "lengthwise.overhead.duration"}
+
+
+def test_an_error_is_counted_with_its_type() -> None:
+    """error.type is on the duration alone."""
+    meter = Meter()
+    values = meter.values(make_record(status=429, error_type="429", response=ResponseFacts(), streamed=False))
+    labels = {name: value for name, value in OPERATION.items() if name != "gen_ai.response.model"}
+    assert values["gen_ai.client.operation.duration"] == [(labels | {"error.type": "429"}, 1.56975)]
+    assert "gen_ai.client.token.usage" not in values
+    assert "lengthwise.usage.missing" not in values
+
+
+def test_a_complete_answer_without_usage_is_missing_it() -> None:
+    """A 2xx that ended well and reported no usage is counted; one that broke is not."""
+    without = make_record(response={"usage": None}, usage_source="none")
+    assert Meter().values(without)["lengthwise.usage.missing"] == [(MODEL, 1)]
+    broken = make_record(response={"usage": None}, usage_source="none", end=End.BROKEN)
+    assert "lengthwise.usage.missing" not in Meter().values(broken)
+
+
+def test_an_exchange_that_reached_no_upstream_has_no_operation() -> None:
+    """A rejected request counts its limit, its decision and its end."""
+    record = make_record(
+        upstream_tried=False,
+        end=End.REJECTED,
+        status=400,
+        decision=Decision(Action.REJECTED, "no"),
+        response=ResponseFacts(),
+        request_sent_ns=None,
+        first_write_ns=None,
+    )
+    assert Meter().values(record) == {
+        "lengthwise.stream.ends": [(MODEL | {"end": "rejected"}, 1)],
+        "lengthwise.max_tokens.requested": [(MODEL, 512)],
+        "lengthwise.policy.decisions": [(MODEL | {"rule": "no", "action": "rejected", "mode": "enforce"}, 1)],
+    }
+
+
+def test_sampling_decides_about_exemplars_only() -> None:
+    """Both exchanges count; the exemplar is the sampled one's CLIENT span."""
+    points = Meter().collected(make_record(sampled=False), make_record())["lengthwise.time_to_first_token"]
+    assert [point.count for point in points] == [2]
+    assert [(f"{e.trace_id:032x}", f"{e.span_id:016x}") for e in points[0].exemplars] == [(TRACE_ID, CLIENT_SPAN_ID)]
+
+
+def test_every_histogram_of_seconds_reaches_beyond_the_longest_stream() -> None:
+    """Explicit boundaries, up to 600 s where an answer is timed."""
+    meter = Meter()
+    meter.metrics.record(make_record())
+    data = meter.reader.get_metrics_data()
+    assert data is not None
+    bounds = {
+        metric.name: list(metric.data.data_points[0].explicit_bounds)
+        for metric in data.resource_metrics[0].scope_metrics[0].metrics
+        if isinstance(metric.data, Histogram)
+    }
+    assert all(own == sorted(set(own)) for own in bounds.values())
+    timed = (
+        "gen_ai.client.operation.duration",
+        "gen_ai.client.operation.time_to_first_chunk",
+        "lengthwise.time_to_first_token",
+    )
+    assert [bounds[name][-1] for name in timed] == [600.0] * 3
+
+
+def test_workers_totals_are_observed() -> None:
+    """Drops, malformed connections and active exchanges come from what the workers say."""
+    meter = Meter()
+    meter.workers.report(
+        meter.workers.hello(0, 1), {"records_dropped": 3, "connections_malformed": 2, "exchanges_active": 5}
+    )
+    points = meter.collected()
+    observed = ("lengthwise.records.dropped", "lengthwise.connections.malformed", "lengthwise.exchanges.active")
+    assert [points[name][0].value for name in observed] == [3, 2, 5]
+
+
+def test_models_are_labels_up_to_a_bound() -> None:
+    """The first 50 have their own label, the others share one; so do error types."""
+    meter = Meter()
+    records = [make_record(request={"model": f"m{n}"}, end=End.UPSTREAM_ERROR, error_type=f"e{n}") for n in range(60)]
+    points = meter.collected(*records)
+    models = {p.attributes["gen_ai.request.model"] for p in points["lengthwise.stream.ends"]}
+    assert models == {*(f"m{n}" for n in range(50)), "_other"}
+    errors = {p.attributes["error.type"] for p in points["gen_ai.client.operation.duration"]}
+    assert errors == {*(f"e{n}" for n in range(50)), "_OTHER"}
+
+
+def test_an_allow_list_names_every_model_that_is_a_label() -> None:
+    """With telemetry.models, only these."""
+    points = Meter("gpt-4o").collected(make_record(), make_record(request={"model": "secret-model"}))
+    models = {p.attributes["gen_ai.request.model"] for p in points["lengthwise.stream.ends"]}
+    assert models == {"gpt-4o", "_other"}
+
+
+def test_an_endless_name_is_no_label() -> None:
+    """A name longer than 200 characters is the rest."""
+    assert Names().bound("m" * 201) == "_other"
+
+
+@pytest.mark.parametrize(
+    ("limit", "label"),
+    [
+        (None, "none"),
+        (0, "le_256"),
+        (256, "le_256"),
+        (257, "le_1k"),
+        (1024, "le_1k"),
+        (4096, "le_4k"),
+        (4097, "le_16k"),
+        (16384, "le_16k"),
+        (16385, "gt_16k"),
+    ],
+)
+def test_limits_are_labels_by_size(limit: int | None, label: str) -> None:
+    """The classes include their upper end."""
+    assert limit_label(limit) == label
