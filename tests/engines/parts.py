@@ -47,7 +47,9 @@ class Phoenix:
     def spans(self, project: str, count: int) -> list[dict[str, Any]]:
         """The spans of a project in the order of their start, as soon as there are at least `count`."""
         path = f"{self.url}/v1/projects/{project}/spans?limit=1000&sort=start_time&order=asc"
-        return eventually(lambda: get_json(path, missing={"data": []})["data"], lambda spans: len(spans) >= count)
+        return eventually(
+            lambda: get_json(path, missing={"data": []})["data"], lambda spans: len(spans) >= count, f"{count} spans"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class Prometheus:
     def query(self, promql: str) -> list[dict[str, Any]]:
         """The instant vector of a query, as soon as it is not empty."""
         path = f"{self.url}/api/v1/query?{urlencode({'query': promql})}"
-        return eventually(lambda: get_json(path)["data"]["result"], bool)
+        return eventually(lambda: get_json(path)["data"]["result"], bool, f"result of {promql}")
 
 
 def get_json(url: str, *, missing: Any = None) -> Any:
@@ -74,7 +76,7 @@ def get_json(url: str, *, missing: Any = None) -> Any:
             raise AssertionError(f"{url}: {error.code} {error.read()[:500]!r}") from None
 
 
-def eventually(read: Callable[[], Any], holds: Callable[[Any], bool]) -> Any:
+def eventually(read: Callable[[], Any], holds: Callable[[Any], bool], what: str) -> Any:
     """What `read` gives as soon as it holds.
 
     Raises:
@@ -85,7 +87,7 @@ def eventually(read: Callable[[], Any], holds: Callable[[Any], bool]) -> Any:
         value = read()
         if holds(value):
             return value
-        assert time.monotonic() < deadline_s, f"still {value!r} after {ARRIVE_S:.0f} s"
+        assert time.monotonic() < deadline_s, f"no {what} after {ARRIVE_S:.0f} s, but {value!r}"
         time.sleep(0.1)
 
 

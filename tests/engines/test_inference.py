@@ -53,7 +53,7 @@ def capping(engine: Engine) -> Iterator[Served]:
 def row_of(served: Served, answer: Answer) -> dict[str, Any]:
     """The ledger's row of an answer."""
     assert answer.exchange_id
-    (row,) = eventually(lambda: [row for row in served.rows(1) if row["id"] == answer.exchange_id], bool)
+    (row,) = eventually(lambda: [row for row in served.rows(1) if row["id"] == answer.exchange_id], bool, "ledger row")
     return row
 
 

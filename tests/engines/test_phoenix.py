@@ -1,6 +1,7 @@
 """Spans as a real trace backend understood them."""
 
 import json
+import secrets
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +16,8 @@ pytestmark = [pytest.mark.engines, pytest.mark.timeout(600)]
 
 PARENT = "b7ad6b7169203331"
 REQUESTED, CAP = 20, 8
+ASKED = [("scripted", True), ("scripted", False), ("capped", True), ("capped", False)]
+"""Model, and whether it is streamed."""
 
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
@@ -33,8 +36,9 @@ def test_spans_come_back_with_limit_tokens_and_time_to_first_token(
         "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
         "OTEL_RESOURCE_ATTRIBUTES": f"openinference.project.name={project}",
     }
+    traces = {secrets.token_hex(16): asked for asked in ASKED}
     with serving(settings, policies={"version": 1, "rules": [rule]}, env=env) as served:
-        for trace_id, (model, stream) in TRACES.items():
+        for trace_id, (model, stream) in traces.items():
             ask(
                 served.base_url,
                 headers={"traceparent": f"00-{trace_id}-{PARENT}-01"},
@@ -43,11 +47,11 @@ def test_spans_come_back_with_limit_tokens_and_time_to_first_token(
                 max_tokens=REQUESTED,
                 stream=stream,
             )
-        rows = {row["trace_id"]: row for row in served.rows(len(TRACES))}
-        spans = phoenix.spans(project, 2 * len(TRACES))
+        rows = {row["trace_id"]: row for row in served.rows(len(traces))}
+        spans = phoenix.spans(project, 2 * len(traces))
 
-    assert len(spans) == 2 * len(TRACES)
-    for trace_id, (model, stream) in TRACES.items():
+    assert len(spans) == 2 * len(traces)
+    for trace_id, (model, stream) in traces.items():
         ours = [span for span in spans if span["context"]["trace_id"] == trace_id]
         (server,) = [span for span in ours if span["parent_id"] == PARENT]
         (client,) = [span for span in ours if span["parent_id"] == server["context"]["span_id"]]
@@ -79,14 +83,6 @@ def test_spans_come_back_with_limit_tokens_and_time_to_first_token(
         _check_first_token(client, rows[trace_id]["ttft_s"], stream=stream)
         assert _at_s(server["start_time"]) <= _at_s(client["start_time"])
         assert _at_s(client["end_time"]) <= _at_s(server["end_time"])
-
-
-TRACES = {
-    f"{number:032x}": (model, stream)
-    for number, (model, stream) in enumerate(
-        [("scripted", True), ("scripted", False), ("capped", True), ("capped", False)], start=1
-    )
-}
 
 
 def _check_first_token(client: dict[str, Any], ttft_s: float | None, *, stream: bool) -> None:

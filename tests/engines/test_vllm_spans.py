@@ -47,6 +47,7 @@ def test_our_figures_agree_with_those_of_the_engine(vllm: Engine, phoenix: Phoen
         traces = eventually(
             lambda: _traces(phoenix.spans(VLLM_PROJECT, 1), set(asked)),
             lambda found: all(len(spans) == 3 for spans in found.values()),
+            "three spans in every trace",
         )
 
     extra_s = []
