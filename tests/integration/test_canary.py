@@ -43,6 +43,11 @@ def body(directive: str = "", **extra: Any) -> dict[str, Any]:
     } | extra
 
 
+def ledger_bytes(folder: Path) -> bytes:
+    """The ledger's files as they lie on the disk."""
+    return b"".join(path.read_bytes() for path in folder.glob("lengthwise.sqlite*"))
+
+
 async def send(session: aiohttp.ClientSession, url: str, asked: Any, *, leave: bool = False) -> None:
     """One request, read to its end however that looks, or left after its first bytes."""
     path = f"{url}/v1/chat/completions?key={CANARIES['query']}"
@@ -102,7 +107,7 @@ async def test_no_canary_reaches_a_span_metric_log_row_or_page() -> None:
             rows = await asyncio.to_thread(served.rows, 11)
             await asyncio.to_thread(collector.wait_for_spans, 21)
             pages = [(await asyncio.to_thread(served.get, path))[1] for path in ("/metrics", "/status", "/", "/readyz")]
-            ledger = b"".join(path.read_bytes() for path in Path(served.folder).glob("lengthwise.sqlite*"))
+            ledger = await asyncio.to_thread(ledger_bytes, served.folder)
             log = served.log
             served.process.terminate()
             await asyncio.to_thread(served.process.wait, 30)

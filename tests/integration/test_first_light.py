@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import openai
+import pytest
 
 from proxy.lab.simulator import SimulatorOptions, make_app
 from proxy.lab.simulator import serving as simulating
@@ -44,17 +45,21 @@ def without_usage(chunks: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 async def test_the_official_client_gets_the_same_objects_as_direct() -> None:
     """Non-streamed, streamed and streamed with usage: what the SDK returns through the proxy equals direct."""
-    async with simulating(make_app(FAST)) as url, serving_async(settings(url)) as served:
-        async with client(f"{url}/v1") as direct, client(served.base_url) as through:
-            for limit in ({"max_tokens": 10}, {"max_completion_tokens": 400}, {}):
-                whole = [comparable(await each.chat.completions.create(**ASKED, **limit)) for each in (direct, through)]
-                assert whole[0] == whole[1]
+    async with (
+        simulating(make_app(FAST)) as url,
+        serving_async(settings(url)) as served,
+        client(f"{url}/v1") as direct,
+        client(served.base_url) as through,
+    ):
+        for limit in ({"max_tokens": 10}, {"max_completion_tokens": 400}, {}):
+            whole = [comparable(await each.chat.completions.create(**ASKED, **limit)) for each in (direct, through)]
+            assert whole[0] == whole[1]
 
-                with_usage = {"stream_options": {"include_usage": True}, **limit}
-                assert await streamed(direct, **with_usage) == await streamed(through, **with_usage)
+            with_usage = {"stream_options": {"include_usage": True}, **limit}
+            assert await streamed(direct, **with_usage) == await streamed(through, **with_usage)
 
-                # Usage was asked for on the client's behalf: its event is cut out again, only `usage: null` stays.
-                assert without_usage(await streamed(direct, **limit)) == without_usage(await streamed(through, **limit))
+            # Usage was asked for on the client's behalf: its event is cut out again, only `usage: null` stays.
+            assert without_usage(await streamed(direct, **limit)) == without_usage(await streamed(through, **limit))
 
 
 async def test_an_exchange_becomes_two_spans_a_metric_and_a_row() -> None:
@@ -148,13 +153,9 @@ async def test_what_the_provider_refuses_passes_as_it_is() -> None:
                 ("no-such-model", "hi", openai.NotFoundError),
                 ("sim-small", "[error=429]", openai.RateLimitError),
             ):
-                try:
+                with pytest.raises(expected) as refused:
                     await through.chat.completions.create(model=model, messages=[{"role": "user", "content": prompt}])
-                except openai.APIStatusError as error:
-                    assert type(error) is expected
-                    assert "x-lengthwise-error" not in error.response.headers
-                else:
-                    raise AssertionError("not refused")
+                assert "x-lengthwise-error" not in refused.value.response.headers
         rows = await asyncio.to_thread(served.rows, 2)
     assert [(row["status"], row["end"], row["error_type"]) for row in rows] == [
         (404, "complete", "model_not_found"),
