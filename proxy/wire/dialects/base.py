@@ -15,6 +15,8 @@ from proxy.record import Decision, RequestFacts, Usage
 from proxy.wire.sse import Event
 
 __all__ = [
+    "MAX_INTEGER",
+    "MAX_TEXT_CHARS",
     "UNREADABLE",
     "Dialect",
     "Reading",
@@ -27,6 +29,9 @@ __all__ = [
 
 MAX_TEXT_CHARS = 128
 """Longest text of a client or provider that a record keeps."""
+
+MAX_INTEGER = 2**63 - 1
+"""Largest number that a record keeps (orjson, SQLite and OTLP take no larger one); larger ones count as this."""
 
 UNREADABLE = frozenset({"not_utf8", "invalid_json", "not_object"})
 """Values of `RequestFacts.degraded` that mean: nothing is known of the body, and nothing can be spliced into it."""
@@ -161,8 +166,11 @@ def parse_json(body: bytes) -> Any:
 
 
 def clamped(value: object) -> str | None:
-    """A non-empty text, cut to what records keep; None for anything else."""
-    return value[:MAX_TEXT_CHARS] if isinstance(value, str) and value else None
+    """A non-empty text, cut to what records keep and free of lone surrogates, which no sink takes; None for anything else."""
+    if not isinstance(value, str) or not value:
+        return None
+    text = value[:MAX_TEXT_CHARS]
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def whole_number(value: object) -> int | None:

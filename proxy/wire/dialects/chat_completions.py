@@ -14,6 +14,7 @@ import orjson
 
 from proxy.record import Action, Decision, RequestFacts, Usage
 from proxy.wire.dialects.base import (
+    MAX_INTEGER,
     UNREADABLE,
     Reading,
     clamped,
@@ -79,7 +80,7 @@ class ChatCompletions:
             top_p=_number(get("top_p")),
             frequency_penalty=_number(get("frequency_penalty")),
             presence_penalty=_number(get("presence_penalty")),
-            seed=whole_number(get("seed")),
+            seed=_seed(get("seed")),
             service_tier=clamped(get("service_tier")),
             output_type=_output_type(get("response_format")),
         )
@@ -106,7 +107,7 @@ class ChatCompletions:
             if tokens is None or tokens < 0:
                 degraded = degraded or "limit_type"
             else:
-                limits[name] = max(tokens, limits.get(name, 0))
+                limits[name] = max(min(tokens, MAX_INTEGER), limits.get(name, 0))
         return tuple(limits.items()), degraded
 
     def rewrite(
@@ -191,7 +192,7 @@ class ChatCompletions:
             if type(choice) is not dict:
                 continue
             index = choice.get("index")
-            if index not in reading.open_choices or type(index) is not int:
+            if type(index) is not int or index not in reading.open_choices:
                 index = _open(index, reading)
             if choice.get("finish_reason"):
                 _finish(index, choice, reading)
@@ -247,7 +248,12 @@ def _choices(value: object) -> int | None:
     if value is None:
         return 1
     number = whole_number(value)
-    return number if number is not None and number >= 1 else None
+    return min(number, MAX_INTEGER) if number is not None and number >= 1 else None
+
+
+def _seed(value: object) -> int | None:
+    number = whole_number(value)
+    return number if number is not None and abs(number) <= MAX_INTEGER else None
 
 
 def _include_usage(options: object) -> bool | None:

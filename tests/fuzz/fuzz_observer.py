@@ -1,0 +1,110 @@
+"""Whatever bytes come in whatever reads: observer and cutter never raise, their result does not depend on the reads, and the cutter loses nothing.
+
+    python tests/fuzz/fuzz_observer.py [--seconds 60] [--seed N]
+
+Inputs are the golden streams, damaged: bytes flipped, pieces cut out, doubled, swapped, line ends changed, other streams spliced in. A
+finding prints the seed and the bytes, and exits 1.
+"""
+
+import argparse
+import random
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from proxy.observe.observer import Observer
+from proxy.wire.dialects import match
+from proxy.wire.sse import UsageCutter
+from tests.support.answers import golden, without_stamps
+from tests.support.sse import blocks, cut_at
+
+CHAT = match(b"/v1/chat/completions")
+SEEDS = [answer.body for answer in golden("chat_completions", "sse") if len(answer.body) < 10_000]
+
+
+def damaged(chance: random.Random) -> bytes:
+    """A golden stream after some random accidents."""
+    stream = bytearray(chance.choice(SEEDS))
+    for _ in range(chance.randrange(6)):
+        at, end = sorted(chance.randrange(len(stream) + 1) for _ in range(2))
+        end = min(end, at + 200)
+        match chance.randrange(6):
+            case 0 if stream:
+                stream[at % len(stream)] = chance.choice([chance.randrange(256), 10, 13, 58, 34, 92, 0xEF])
+            case 1:
+                del stream[at:end]
+            case 2:
+                stream[at:at] = stream[at:end]
+            case 3:
+                stream[at:end] = stream[at:end].replace(b"\n", chance.choice([b"\r", b"\r\n", b"\n\n", b""]))
+            case 4:
+                other = chance.choice(SEEDS)
+                stream[at:at] = other[: chance.randrange(len(other))]
+            case _:
+                stream[at:at] = chance.choice(
+                    [
+                        b"\xef\xbb\xbf",
+                        b"\r\n",
+                        b"event: error\n",
+                        b"data: [DONE]\n\n",
+                        b"null",
+                        b"[",
+                        b"{",
+                        b"\xe2\x80\xa8",
+                    ]
+                )
+    return bytes(stream)
+
+
+def observed(reads: list[bytes], bound: int):
+    """Facts of these reads without their stamps."""
+    reader = Observer(CHAT, event_stream=True, content_encoding="", event_bytes=bound, body_bytes=bound)
+    for at_ns, read in enumerate(reads):
+        reader.feed(read, at_ns)
+    return without_stamps(reader.finish(len(reads)))
+
+
+def cut(reads: list[bytes], bound: int) -> tuple[bytes, str | None]:
+    """What the cutter lets through, and whether it gave up."""
+    cutter = UsageCutter(CHAT.is_extra_usage, bound)
+    return b"".join([cutter.feed(read) for read in reads] + [cutter.finish()]), cutter.degraded
+
+
+def check(stream: bytes, chance: random.Random) -> None:
+    """Assert the invariant for one stream."""
+    places = [chance.randrange(len(stream) + 1) for _ in range(chance.randrange(30))]
+    bound = chance.choice([1 << 20, chance.randrange(1, 600)])
+    facts = observed([stream], bound)
+    assert facts.degraded != "internal"
+    assert observed(cut_at(stream, places), bound) == facts
+    passed = cut([stream], bound)
+    assert cut(cut_at(stream, places), bound) == passed
+    if passed[1] is None:
+        kept = [part.raw for part in blocks(stream) if not (part.event and CHAT.is_extra_usage(part.event[1]))]
+        assert passed[0] == b"".join(kept)
+
+
+def main() -> int:
+    """Run for the given time; 1 at the first finding."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--seconds", type=float, default=60)
+    options.add_argument("--seed", type=int, default=0)
+    given = options.parse_args()
+    until, seed = time.monotonic() + given.seconds, given.seed
+    while time.monotonic() < until:
+        chance = random.Random(seed)
+        stream = damaged(chance)
+        try:
+            check(stream, chance)
+        except Exception as error:  # noqa: BLE001 -- every kind of failure is a finding
+            print(f"seed {seed}: {error!r}\n{stream!r}")
+            return 1
+        seed += 1
+    print(f"{seed - given.seed} streams, no finding")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

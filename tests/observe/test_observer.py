@@ -1,0 +1,299 @@
+"""The observer finds the facts of every golden answer at any chunking, stamps them with the right read, and cannot hurt."""
+
+import gzip
+import json
+import zlib
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.observe.observer import Observer
+from proxy.record import ResponseFacts, Usage
+from proxy.wire.dialects import match
+from tests.support.answers import golden, without_stamps
+from tests.support.sse import cut_at, one_by_one
+
+CHAT = match(b"/v1/chat/completions")
+STREAMS = golden("chat_completions", "sse")
+ANSWERS = golden("chat_completions", "json")
+ROLE = b'data: {"id":"c","model":"m","choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n'
+TOKEN = b'data: {"id":"c","model":"m","choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
+REASONING = b'data: {"id":"c","model":"m","choices":[{"index":0,"delta":{"reasoning_content":"a"}}]}\n\n'
+STOP = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+
+
+def observer(dialect=CHAT, *, event_stream=True, content_encoding="", event_bytes=1 << 20, body_bytes=1 << 20):
+    """An observer with roomy bounds."""
+    return Observer(
+        dialect,
+        event_stream=event_stream,
+        content_encoding=content_encoding,
+        event_bytes=event_bytes,
+        body_bytes=body_bytes,
+    )
+
+
+def observed(reads, **kinds):
+    """Facts of these reads, which arrive at 10, 20, 30 …; the end is at 1000000."""
+    reader = observer(**kinds)
+    for number, read in enumerate(reads, 1):
+        reader.feed(read, number * 10)
+    return reader.finish(1_000_000)
+
+
+@pytest.mark.parametrize("answer", STREAMS, ids=lambda answer: answer.name)
+@pytest.mark.parametrize("line_end", [b"\n", b"\r", b"\r\n"], ids=["LF", "CR", "CRLF"])
+def test_a_golden_stream_has_its_facts_at_any_chunking(answer, line_end):
+    """Whole, byte by byte, and at every split point; in every line end."""
+    stream = answer.body.replace(b"\n", line_end)
+    splits = range(0, len(stream), max(len(stream) // 2000, 1))
+    for reads in ([stream], one_by_one(stream), *([stream[:at], stream[at:]] for at in splits)):
+        assert without_stamps(observed(reads)) == answer.facts
+
+
+@pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: answer.name)
+def test_a_golden_answer_has_its_facts_at_any_chunking(answer):
+    """Without a stream there is no first token and no pause."""
+    for reads in ([answer.body], one_by_one(answer.body)):
+        facts = observed(reads, event_stream=False)
+        assert facts == replace(answer.facts, first_chunk_ns=10, end_ns=len(reads) * 10)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+@pytest.mark.parametrize("answer", STREAMS + ANSWERS, ids=lambda answer: answer.name)
+def test_a_packed_answer_has_the_same_facts(answer, coding):
+    """A copy is decoded, whatever the reads."""
+    packed = gzip.compress(answer.body) if coding == "gzip" else zlib.compress(answer.body)
+    for reads in ([packed], one_by_one(packed)):
+        facts = observed(reads, event_stream=answer in STREAMS, content_encoding=coding)
+        assert without_stamps(facts) == answer.facts
+
+
+def test_a_role_is_no_token_and_stamps_are_those_of_the_completing_read():
+    """The role-only event starts no clock; an event split over reads has the stamp of its last one."""
+    facts = observed([ROLE, b": ping\n\n", TOKEN[:20], TOKEN[20:], TOKEN, STOP, b"data: [DONE]\n\n"])
+    assert facts == ResponseFacts(
+        response_id="c",
+        response_model="m",
+        finish_reasons=("stop",),
+        terminal_seen=True,
+        events=5,
+        generated_events=2,
+        first_chunk_ns=10,
+        first_token_ns=40,
+        first_answer_ns=40,
+        last_token_ns=50,
+        end_ns=70,
+        max_gap_ns=10,
+    )
+
+
+def test_the_first_answer_is_the_first_token_that_is_no_reasoning():
+    """Reasoning starts the one clock, the answer the other."""
+    facts = observed([ROLE, REASONING, REASONING, TOKEN, TOKEN])
+    assert (facts.first_token_ns, facts.first_answer_ns, facts.last_token_ns) == (20, 40, 50)
+    assert facts.reasoning_streamed
+    facts = observed([REASONING])
+    assert (facts.first_token_ns, facts.first_answer_ns, facts.last_token_ns) == (10, None, 10)
+
+
+def test_a_token_without_text_starts_the_clock_but_is_no_visible_answer():
+    """Only its id or log probability came."""
+    reads = [b'data: {"choices":[{"index":0,"delta":{},"token_ids":[5]}]}\n\n', TOKEN]
+    facts = observed(reads)
+    assert (facts.first_token_ns, facts.first_answer_ns, facts.generated_events) == (10, 20, 2)
+
+
+@pytest.mark.parametrize(
+    ("delta", "answers"),
+    [
+        ({"content": "a"}, True),
+        ({"role": "assistant", "content": "a"}, True),
+        ({"reasoning_content": "a"}, False),
+        ({"reasoning": "a", "content": ""}, False),
+        ({"reasoning": "a", "content": "b"}, True),
+        ({"reasoning_details": [{"type": "reasoning.encrypted", "data": "x"}]}, False),
+        ({"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": ""}}]}, True),
+        ({"tool_calls": [{"index": 0, "function": {"arguments": "{"}}]}, True),
+        ({"tool_calls": [{"index": 0, "type": "custom", "custom": {"input": "{"}}]}, True),
+        ({"function_call": {"arguments": "{"}}, True),
+        ({"refusal": "no"}, True),
+        ({"audio": {"data": "AA"}}, True),
+        ({"audio": {"transcript": "a"}}, True),
+        ({"content": [{"type": "text", "text": "a"}]}, True),
+        ({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "a"}]}]}, False),
+    ],
+)
+def test_each_kind_of_token_starts_the_right_clocks(delta, answers):
+    """Every generated token starts the first; all but reasoning start the second."""
+    event = b"data: " + json.dumps({"choices": [{"index": 0, "delta": delta}]}).encode() + b"\n\n"
+    facts = observed([ROLE, event])
+    assert (facts.first_token_ns, facts.first_answer_ns) == (20, 20 if answers else None)
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {},
+        {"role": "assistant"},
+        {"role": "assistant", "content": None, "refusal": None},
+        {"content": "", "reasoning_content": "", "reasoning": None, "reasoning_details": []},
+        {"tool_calls": [{"index": 0, "id": "call_1", "function": {"name": "", "arguments": ""}}]},
+        {"tool_calls": []},
+        {"function_call": None, "audio": {"id": "audio_1", "expires_at": 1}},
+        {"content": []},
+        {"token_ids": [], "logprobs": {"content": []}},
+    ],
+)
+def test_what_was_not_generated_is_no_token(delta):
+    """Roles, empty texts, ids and placeholders."""
+    event = b"data: " + json.dumps({"choices": [{"index": 0, "delta": delta, "logprobs": None}]}).encode() + b"\n\n"
+    facts = observed([event])
+    assert (facts.events, facts.generated_events, facts.first_token_ns, facts.last_token_ns) == (1, 0, None, None)
+
+
+def test_an_event_of_several_tokens_counts_once():
+    """Two choices in one event are one event."""
+    event = b'data: {"choices":[{"index":0,"delta":{"content":"a"}},{"index":1,"delta":{"content":"b"}}]}\n\n'
+    assert observed([event]).generated_events == 1
+
+
+def test_any_choice_starts_the_clock():
+    """Not only the first one."""
+    facts = observed([ROLE, b'data: {"choices":[{"index":0,"delta":{}},{"index":3,"delta":{"content":"b"}}]}\n\n'])
+    assert (facts.first_token_ns, facts.first_answer_ns) == (20, 20)
+
+
+def test_the_last_usage_that_says_something_wins():
+    """Nulls and placeholder zeros never replace counts, and counts are never summed."""
+    usages = ["null", '{"prompt_tokens":3,"completion_tokens":1}', '{"prompt_tokens":3,"completion_tokens":2}', "null"]
+    usages.append('{"prompt_tokens":0,"completion_tokens":0}')
+    facts = observed([b'data: {"choices":[],"usage":%b}\n\n' % usage.encode() for usage in usages])
+    assert facts.usage == Usage(input_tokens=3, output_tokens=2)
+
+
+def test_checkpoints_are_every_64_events_and_thinned_to_256():
+    """Every second one goes and the stride doubles."""
+    assert observed([TOKEN] * 200).checkpoints == ((64, 640), (128, 1280), (192, 1920))
+    at_limit = observed([TOKEN] * 64 * 256).checkpoints
+    assert at_limit == tuple((64 * n, 640 * n) for n in range(1, 257))
+    thinned = observed([TOKEN] * 64 * 260).checkpoints
+    assert thinned == tuple((128 * n, 1280 * n) for n in range(1, 131))
+    assert len(observed([TOKEN] * 64 * 600).checkpoints) <= 256
+
+
+def test_the_longest_pause_is_between_two_reads_of_a_stream():
+    """One read has no pause; an empty read is none."""
+    reader = observer()
+    for data, at_ns in ((TOKEN, 5), (b"", 7), (TOKEN, 30), (TOKEN, 40)):
+        reader.feed(data, at_ns)
+    facts = reader.finish(999)
+    assert (facts.max_gap_ns, facts.first_chunk_ns, facts.end_ns) == (25, 5, 40)
+    assert observed([TOKEN]).max_gap_ns is None
+
+
+def test_finishing_twice_gives_the_first_facts():
+    """What comes after the end changes nothing."""
+    reader = observer()
+    reader.feed(TOKEN, 1)
+    first = reader.finish(2)
+    reader.feed(TOKEN, 3)
+    assert reader.finish(4) is first
+    assert (first.events, first.end_ns) == (1, 1)
+
+
+def test_without_a_byte_the_end_is_the_moment_of_the_end():
+    """Nothing else is known."""
+    for kinds in ({}, {"event_stream": False}, {"dialect": None}, {"content_encoding": "gzip"}):
+        assert observer(**kinds).finish(7) == ResponseFacts(end_ns=7)
+
+
+def test_without_a_dialect_there_are_only_stamps():
+    """Opaque answers are timed, not read, whatever their coding."""
+    facts = observed([TOKEN, TOKEN], dialect=None, content_encoding="br")
+    assert facts == ResponseFacts(first_chunk_ns=10, end_ns=20, max_gap_ns=10)
+    facts = observed([TOKEN, TOKEN], dialect=None, event_stream=False)
+    assert facts == ResponseFacts(first_chunk_ns=10, end_ns=20)
+
+
+@pytest.mark.parametrize(
+    ("reads", "kinds", "degraded"),
+    [
+        ([TOKEN], {"content_encoding": "br"}, "content_encoding"),
+        ([b"no gzip", TOKEN], {"content_encoding": "gzip"}, "content_encoding"),
+        ([b"data: " + b"x" * 200, TOKEN], {"event_bytes": 100}, "event_too_large"),
+        ([b"data: " + b"x" * 200 + b"\n\n", TOKEN], {"event_bytes": 100}, "event_too_large"),
+        ([b"{" * 60, b"{" * 60], {"event_stream": False, "body_bytes": 100}, "body_too_large"),
+        ([b"{" * 60], {"event_stream": False}, "invalid_json"),
+        ([b"[]"], {"event_stream": False}, "not_object"),
+        ([b"data: {\n\n"], {}, "invalid_event"),
+    ],
+)
+def test_trouble_is_said_and_the_stamps_go_on(reads, kinds, degraded):
+    """Reading stops, or goes on without the part; nothing raises, nothing is kept."""
+    facts = observed([*reads, b" "], **kinds)
+    assert (facts.degraded, facts.first_chunk_ns, facts.end_ns) == (degraded, 10, 10 * len(reads) + 10)
+    assert facts.generated_events == 0
+
+
+def test_what_was_read_before_trouble_stays():
+    """Facts up to the long event count."""
+    facts = observed([ROLE, TOKEN, b"data: " + b"x" * 200 + b"\n\n", TOKEN], event_bytes=100)
+    assert (facts.events, facts.generated_events, facts.first_token_ns, facts.degraded) == (2, 1, 20, "event_too_large")
+
+
+def test_an_event_that_nobody_can_read_does_not_end_the_reading():
+    """The next ones are read."""
+    facts = observed([b"data: oops\n\n", TOKEN])
+    assert (facts.degraded, facts.events, facts.generated_events) == ("invalid_event", 2, 1)
+
+
+def test_an_event_that_the_end_cut_in_two_is_no_trouble():
+    """A broken stream is known by its missing end, not by `degraded`."""
+    facts = observed([TOKEN, TOKEN[:30]])
+    assert (facts.degraded, facts.terminal_seen, facts.generated_events) == (None, False, 1)
+
+
+class BrokenDialect:
+    """A dialect with a mistake in it."""
+
+    def __getattr__(self, name):
+        """Whatever is asked for fails."""
+        raise RuntimeError(name)
+
+
+@pytest.mark.parametrize("event_stream", [True, False])
+def test_a_mistake_of_ours_costs_facts_and_never_the_stream(event_stream):
+    """`feed` and `finish` return, and say so."""
+    facts = observed([TOKEN, TOKEN], dialect=BrokenDialect(), event_stream=event_stream)
+    assert (facts.degraded, facts.first_chunk_ns, facts.end_ns) == ("internal", 10, 20)
+
+
+def test_what_is_held_is_bounded():
+    """Endless lines and bodies are let go."""
+    for kinds in ({"event_bytes": 1000}, {"event_stream": False, "body_bytes": 1000}):
+        reader = observer(**kinds)
+        for at_ns in range(1000):
+            reader.feed(b"x" * 100, at_ns)
+        assert len(reader._body) + len(reader._splitter._line) == 0
+
+
+@given(
+    st.binary(max_size=80)
+    | st.lists(st.sampled_from([ROLE, TOKEN, REASONING, STOP, b"data: [DONE]\n\n", b"\r", b"data: {}\n"])).map(
+        b"".join
+    ),
+    st.lists(st.integers(0, 500), max_size=8),
+    st.sampled_from(["", "gzip", "deflate", "br"]),
+    st.booleans(),
+    st.integers(1, 200),
+)
+def test_no_bytes_make_it_raise_and_facts_do_not_depend_on_chunking(stream, places, coding, event_stream, bound):
+    """Arbitrary bytes in arbitrary reads, with tight bounds; corrupt packed bytes may be read further in smaller reads."""
+    kinds = {"content_encoding": coding, "event_stream": event_stream, "event_bytes": bound, "body_bytes": bound}
+    cut, whole = observed(cut_at(stream, places), **kinds), observed([stream], **kinds)
+    if coding in {"", "br"}:
+        assert without_stamps(cut) == without_stamps(whole)
+    assert cut.degraded == whole.degraded != "internal"

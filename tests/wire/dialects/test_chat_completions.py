@@ -1,0 +1,276 @@
+"""Requests are read and spliced, and the event that exists only because we asked is told from all others."""
+
+import json
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.record import Action, Decision, RequestFacts
+from proxy.wire.dialects import match
+from proxy.wire.dialects.base import Reading
+from proxy.wire.sse import UsageCutter
+from tests.support.answers import golden
+from tests.support.sse import blocks, one_by_one
+
+CHAT = match(b"/v1/chat/completions")
+FIELDS = ("max_completion_tokens", "max_tokens")
+
+
+def facts(**changes):
+    """Facts of a chat request."""
+    return RequestFacts("chat_completions", **changes)
+
+
+def rewritten(body, action=Action.NONE, tokens=None, field=None, *, ask_usage=False, insert_field=""):
+    """The body after a decision."""
+    decision = Decision(action, "rule", tokens, field)
+    return CHAT.rewrite(body, CHAT.read_request(body), decision, ask_usage=ask_usage, insert_field=insert_field)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"{}", facts()),
+        (b'{"model":"gpt-4o","stream":true,"max_tokens":7}', facts(model="gpt-4o", stream=True, limits=(("max_tokens", 7),))),
+        (b'{"stream":"true","model":5,"n":null}', facts()),
+        (b'{"max_tokens":9,"max_completion_tokens":8}', facts(limits=(("max_completion_tokens", 8), ("max_tokens", 9)))),
+        (b'{"max_tokens":null}', facts()),
+        (b'{"max_tokens":1024.0}', facts(limits=(("max_tokens", 1024),))),
+        (b'{"max_tokens":1e3}', facts(limits=(("max_tokens", 1000),))),
+        (b'{"max_tokens":0}', facts(limits=(("max_tokens", 0),))),
+        (b'{"max_tokens":-1}', facts(degraded="limit_type")),
+        (b'{"max_tokens":true}', facts(degraded="limit_type")),
+        (b'{"max_tokens":"5"}', facts(degraded="limit_type")),
+        (b'{"max_tokens":5.5}', facts(degraded="limit_type")),
+        (b'{"max_tokens":1e400}', facts(degraded="limit_type")),
+        (b'{"max_tokens":NaN}', facts(degraded="limit_type")),
+        (b'{"max_tokens":[5],"max_completion_tokens":6}', facts(limits=(("max_completion_tokens", 6),), degraded="limit_type")),
+        (b'{"max_tokens":100000000000000000000000000}', facts(limits=(("max_tokens", 2**63 - 1),))),
+        (b'{"max_tokens":5,"max_tokens":9}', facts(limits=(("max_tokens", 9),), degraded="limit_twice")),
+        (b'{"max_tokens":9,"max\\u005ftokens":5}', facts(limits=(("max_tokens", 9),), degraded="limit_twice")),
+        (b'{"max_tokens":9,"x":{"max_tokens":99}}', facts(limits=(("max_tokens", 9),))),
+        (b'{"max_tokens":9,"x":"\\"max_tokens\\":7"}', facts(limits=(("max_tokens", 9),))),
+        (b'{"n":3}', facts(choices=3)),
+        (b'{"n":"3"}', facts(choices=None)),
+        (b'{"n":1e30,"seed":1e30}', facts(choices=2**63 - 1)),
+        (b'{"n":0}', facts(choices=None)),
+        (b'{"stream_options":null}', facts()),
+        (b'{"stream_options":{}}', facts()),
+        (b'{"stream_options":{"include_usage":null}}', facts()),
+        (b'{"stream_options":{"include_usage":false}}', facts(include_usage=False)),
+        (b'{"stream_options":{"include_usage":true}}', facts(include_usage=True)),
+        (b'{"stream_options":{"include_usage":"yes"}}', facts(include_usage=False)),
+        (b'{"stream_options":[]}', facts(include_usage=False)),
+        (
+            b'{"temperature":0,"top_p":0.5,"frequency_penalty":1,"presence_penalty":-1.5,"seed":42,"service_tier":"flex"}',
+            facts(temperature=0.0, top_p=0.5, frequency_penalty=1.0, presence_penalty=-1.5, seed=42, service_tier="flex"),
+        ),
+        (b'{"temperature":true,"top_p":"x","seed":1.5}', facts()),
+        (b'{"response_format":{"type":"json_schema"}}', facts(output_type="json")),
+        (b'{"response_format":{"type":"text"}}', facts(output_type="text")),
+        (b'{"response_format":{"type":["x"]}}', facts()),
+        (b'\xef\xbb\xbf{"model":"m"}', facts(model="m")),
+        (b'{"model":"m","x":"\\ud800"}', facts(model="m")),
+        (json.dumps({"model": "m" * 300}).encode(), facts(model="m" * 128)),
+        ('{"model":"m"}'.encode("utf-16"), facts(degraded="not_utf8", choices=None)),
+        ('{"model":"m"}'.encode("utf-16-le"), facts(degraded="not_utf8", choices=None)),
+        ('{"model":"m"}'.encode("utf-32-be"), facts(degraded="not_utf8", choices=None)),
+        (b'{"model":"\xff"}', facts(degraded="not_utf8", choices=None)),
+        (b'{"model":', facts(degraded="invalid_json", choices=None)),
+        (b"", facts(degraded="invalid_json", choices=None)),
+        (b"[" * 100_000, facts(degraded="invalid_json", choices=None)),
+        (b"[]", facts(degraded="not_object", choices=None)),
+    ],
+)  # fmt: skip
+def test_a_request_is_read(body, expected):
+    """Each shape of a body gives exactly these facts."""
+    assert CHAT.read_request(body) == expected
+
+
+def test_without_a_decision_the_body_is_the_same_object():
+    """A request that is not changed is not copied."""
+    body = b'{"max_tokens":5,"stream":true,"stream_options":{"include_usage":true}}'
+    assert rewritten(body) is body
+    assert rewritten(body, ask_usage=True) is body
+    assert rewritten(body, Action.UNDECIDED, 3) is body
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{ "max_tokens" :\t4096 , "x":1E5}', b'{ "max_tokens" :\t64 , "x":1E5}'),
+        (b'{"max_tokens":65,"max_completion_tokens":9999}', b'{"max_tokens":64,"max_completion_tokens":64}'),
+        (b'{"max_tokens":10,"max_completion_tokens":9999}', b'{"max_tokens":10,"max_completion_tokens":64}'),
+        (b'{"max_tokens":5,"max_tokens":99999}', b'{"max_tokens":5,"max_tokens":64}'),
+        (b'{"max\\u005ftokens":99999,"max_tokens":100}', b'{"max\\u005ftokens":64,"max_tokens":64}'),
+        (b'{"max_tokens":1e400,"max_completion_tokens":2e3}', b'{"max_tokens":64,"max_completion_tokens":64}'),
+        (b'{"max_tokens":null,"max_completion_tokens":2000.5}', b'{"max_tokens":null,"max_completion_tokens":64}'),
+        (b'{"a":{"max_tokens":99},"max_tokens":99}', b'{"a":{"max_tokens":99},"max_tokens":64}'),
+    ],
+)
+def test_a_cap_lowers_every_limit_above_it_and_changes_only_digits(body, expected):
+    """Duplicates, escaped names and both fields; nothing is raised, nothing else moves."""
+    assert rewritten(body, Action.CAPPED, 64) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "expected"),
+    [
+        (b"{}", "max_tokens", b'{"max_tokens":64}'),
+        (b' { "a":1}', "max_tokens", b' {"max_tokens":64, "a":1}'),
+        (b'{"max_tokens": null}', "max_tokens", b'{"max_tokens": 64}'),
+        (b'{"max_tokens":null,"max_tokens":null}', "max_tokens", b'{"max_tokens":64,"max_tokens":64}'),
+        (b'{"max_tokens":null}', "max_completion_tokens", b'{"max_completion_tokens":64,"max_tokens":null}'),
+    ],
+)
+def test_a_limit_is_inserted_once(body, field, expected):
+    """In the place of a null one, else as the first member."""
+    assert rewritten(body, Action.INSERTED, 64, insert_field=field) == expected
+    assert rewritten(body, Action.INSERTED, 64, field) == expected
+
+
+def test_a_cap_is_carried_by_the_field_that_the_decision_names():
+    """A field that the client did not send is added when the decision says that it carries the limit."""
+    body = b'{"max_completion_tokens":99}'
+    assert rewritten(body, Action.CAPPED, 64, "max_tokens") == b'{"max_tokens":64,"max_completion_tokens":64}'
+    assert rewritten(body, Action.CAPPED, 64, "max_completion_tokens") == b'{"max_completion_tokens":64}'
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from((*FIELDS, "n")), st.integers(0, 300) | st.none() | st.floats(0, 300)), max_size=5),
+    st.integers(1, 200),
+)  # fmt: skip
+def test_no_limit_is_above_the_cap_and_none_is_raised(members, cap):
+    """Whichever duplicate an upstream reads, it reads a limit under the cap or the client's own."""
+    body = ("{" + ",".join(f'"{name}":{json.dumps(value)}' for name, value in members) + "}").encode()
+    pairs = json.loads(rewritten(body, Action.CAPPED, cap), object_pairs_hook=list)
+    assert pairs == [
+        (name, cap if name in FIELDS and value is not None and value > cap else value) for name, value in members
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"stream":true}', b'{"stream_options":{"include_usage":true},"stream":true}'),
+        (b'{"stream":true,"stream_options":null}', b'{"stream":true,"stream_options":{"include_usage":true}}'),
+        (b'{"stream":true,"stream_options":{}}', b'{"stream":true,"stream_options":{"include_usage":true}}'),
+        (
+            b'{"stream_options": {"include_obfuscation":false} ,"stream":true}',
+            b'{"stream_options": {"include_usage":true,"include_obfuscation":false} ,"stream":true}',
+        ),
+        (
+            b'{"stream_options":{"include_usage": null},"stream":true}',
+            b'{"stream_options":{"include_usage": true},"stream":true}',
+        ),
+        (b'{"stream":false}', b'{"stream":false}'),
+        (b'{"stream":true,"stream_options":{"include_usage":false}}',) * 2,
+        (b'{"stream":true,"stream_options":7}',) * 2,
+        (b"[]",) * 2,
+    ],
+)
+def test_usage_is_asked_for_where_the_client_did_not_say(body, expected):
+    """Merged into the options that are there."""
+    assert rewritten(body, ask_usage=True) == expected
+
+
+def test_cap_and_usage_go_together():
+    """Both edits of one body."""
+    body = b'{"stream":true,"stream_options":{},"max_tokens":99}'
+    assert rewritten(body, Action.CAPPED, 64, ask_usage=True) == (
+        b'{"stream":true,"stream_options":{"include_usage":true},"max_tokens":64}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "extra"),
+    [
+        (b'{"choices":[],"usage":{"completion_tokens":5}}', True),
+        (b'{"choices" : [ ] ,"usage":{}}', True),
+        (b'{"choices":[],"usage":{"completion_tokens":5},"prompt_filter_results":[],"x_groq":{"id":"a"}}', True),
+        (b'{"choices":[],"usage":null}', False),
+        (b'{"choices":[]}', False),
+        (b'{"usage":{"completion_tokens":5}}', False),
+        (b'{"choices":[],"usage":{"completion_tokens":5},"prompt_filter_results":[{}]}', False),
+        (b'{"choices":[],"usage":{"completion_tokens":5},"moderation":{"flagged":false}}', False),
+        (b'{"choices":[],"usage":{"completion_tokens":5},"error":{"code":1}}', False),
+        (b'{"choices":[{"delta":{"content":"\\"choices\\":[]"}}],"usage":{"completion_tokens":5}}', False),
+        (b'{"a":{"choices":[]},"usage":{}}', False),
+        (b'{"choices":[],"usage":{"completion_tokens":5}', False),
+        (b'[{"choices":[],"usage":{}}]', False),
+        (b"[DONE]", False),
+        (b"", False),
+    ],
+)
+def test_the_extra_event_is_told_from_all_others(data, extra):
+    """No choices and a usage object, and nothing of value beside them."""
+    assert CHAT.is_extra_usage(data) is extra
+
+
+@pytest.mark.parametrize("answer", golden("chat_completions", "sse"), ids=lambda answer: answer.name)
+@pytest.mark.parametrize("line_end", [b"\n", b"\r", b"\r\n"], ids=["LF", "CR", "CRLF"])
+def test_exactly_the_extra_events_are_cut_from_a_golden_stream(answer, line_end):
+    """At every split point and byte by byte, in every line end."""
+    stream = answer.body.replace(b"\n", line_end)
+    kept = [block for block in blocks(stream) if not (block.event and CHAT.is_extra_usage(block.event[1]))]
+    assert len(blocks(stream)) - len(kept) == answer.extra_events
+    expected = b"".join(block.raw for block in kept)
+    splits = range(0, len(stream), max(len(stream) // 2000, 1))
+    for reads in ([stream], one_by_one(stream), *([stream[:at], stream[at:]] for at in splits)):
+        cutter = UsageCutter(CHAT.is_extra_usage, 1 << 20)
+        assert b"".join([cutter.feed(read) for read in reads] + [cutter.finish()]) == expected
+
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=4)),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(
+        st.sampled_from(
+            ["choices", "delta", "index", "content", "usage", "error", "code", "type", "finish_reason", "tool_calls", "function", "name",
+             "audio", "data", "logprobs", "token_ids", "text", "x_groq", "prompt_tokens", "completion_tokens_details", "id", "model",
+             "reasoning", "reasoning_details", "function_call", "refusal", "thinking", "message"]
+        ),
+        inner,
+        max_size=4,
+    ),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@given(JSON)
+def test_no_json_makes_the_reading_raise(value):
+    """Whatever has whatever type, it is read or passed over, and what was read can be written down."""
+    body = json.dumps(value).encode()
+    for wrapped in (
+        body,
+        b'{"choices":[%b]}' % body,
+        b'{"choices":[{"delta":%b}],"usage":%b,"error":%b}' % (body, body, body),
+    ):
+        CHAT.read_event((None, wrapped), Reading())
+        CHAT.read_event((b"error", wrapped), Reading())
+        CHAT.read_body(wrapped, Reading())
+        CHAT.is_extra_usage(wrapped)
+        orjson.dumps(CHAT.read_request(wrapped))
+        rewritten(wrapped, Action.CAPPED, 3, ask_usage=True)
+
+
+@given(st.binary(max_size=60))
+def test_no_bytes_make_the_reading_raise(body):
+    """Bodies and events are whatever a peer sends."""
+    CHAT.read_event((None, body), Reading())
+    CHAT.read_body(body, Reading())
+    CHAT.is_extra_usage(body)
+    CHAT.read_request(body)
+    rewritten(body, Action.INSERTED, 3, "max_tokens", ask_usage=True)
+
+
+def test_what_is_kept_of_many_choices_is_bounded():
+    """A stream of ever new indexes keeps 1024."""
+    reading = Reading()
+    for index in range(5000):
+        CHAT.read_event((None, b'{"choices":[{"index":%d,"delta":{}}]}' % index), reading)
+        CHAT.read_event((None, b'{"choices":[{"index":%d,"finish_reason":"stop"}]}' % (index + 10_000)), reading)
+    assert len(reading.open_choices) <= 1024
+    assert len(reading.finish_reasons) <= 1024
