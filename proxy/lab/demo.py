@@ -230,19 +230,21 @@ async def _send_with_progress(base_url: str, total: int) -> list[str]:
 
 
 def _print_table(summaries: Sequence[Summary]) -> None:
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415 -- an extra
     from rich.console import Console  # noqa: PLC0415 -- an extra
     from rich.table import Table  # noqa: PLC0415 -- an extra
 
-    table = Table(title="What the ledger says (provider: simulated; times are medians)", title_justify="left")
-    table.add_column("class")
-    for name in ("requests", "allowed", "generated", "TTFT", "TPOT", "E2E p50"):
+    title = "What the ledger says (simulated provider; figures are p50 of count requests)"
+    table = Table(
+        title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True
+    )
+    table.add_column("class", no_wrap=True)
+    for name in ("count", "allowed", "generated", "TTFT\n(ms)", "TPOT\n(ms)", "E2E\n(s)"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("ended")
+    table.add_column("ended", no_wrap=True)
     for summary in summaries:
         table.add_row(*_cells(summary))
     console = Console()
-    if not console.is_terminal:  # a file or a pipe has no width of its own: do not wrap
-        console = Console(width=120)
     console.print()
     console.print(table)
 
@@ -251,24 +253,23 @@ def _cells(summary: Summary) -> tuple[str, ...]:
     requested, forwarded = summary.requested_max_tokens, summary.forwarded_max_tokens
     allowed = "no limit" if requested is None else str(requested)
     if forwarded != requested:
-        allowed += f" -> {forwarded}"
-    cut_by = f"cut by {summary.rule}" if summary.rule else "cut"
+        allowed += f"->{forwarded}"
     natural = summary.requests - summary.cut
-    parts = [f"{cut_by} {summary.cut}" if summary.cut else "", f"natural {natural}" if natural else ""]
+    cut = f"cut {summary.cut} (rule)" if summary.rule else f"cut {summary.cut}"
     return (
         summary.title,
         str(summary.requests),
         allowed,
-        "-" if summary.generated_tokens is None else f"{summary.generated_tokens:.0f}",
-        _time(summary.ttft_s, 1e3, "ms"),
-        _time(summary.tpot_s, 1e3, "ms", 1),
-        _time(summary.e2e_s, 1, "s", 2),
-        ", ".join(filter(None, parts)),
+        _figure(summary.generated_tokens, 1, 0),
+        _figure(summary.ttft_s, 1e3, 0),
+        _figure(summary.tpot_s, 1e3, 1),
+        _figure(summary.e2e_s, 1, 2),
+        ", ".join(filter(None, (cut if summary.cut else "", f"natural {natural}" if natural else ""))),
     )
 
 
-def _time(value_s: float | None, factor: float, unit: str, digits: int = 0) -> str:
-    return "-" if value_s is None else f"{value_s * factor:.{digits}f} {unit}"
+def _figure(value: float | None, factor: float, digits: int) -> str:
+    return "-" if value is None else f"{value * factor:.{digits}f}"
 
 
 def _print_findings(same: Sequence[Summary]) -> None:
@@ -278,18 +279,19 @@ def _print_findings(same: Sequence[Summary]) -> None:
         for summary in same
         if summary.generated_tokens is not None and summary.e2e_s is not None
     ]
-    told = [f"limit {limit}: {tokens:.0f} tokens in {e2e_s:.2f} s" for limit, tokens, e2e_s, _ in measured]
-    print(f"\nSame prompt, different limits: {'; '.join(told)}.")
+    print("\nThe same prompt with different limits:")
+    for limit, tokens, e2e_s, _ in measured:
+        print(f"  max_tokens {limit:>5}: {tokens:.0f} tokens in {e2e_s:.2f} s")
     natural = [e2e_s for *_, e2e_s, cut in measured if not cut]
     cut_short = [e2e_s for *_, e2e_s, cut in measured if cut]
     if natural and cut_short and max(natural) <= 1.15 * min(natural) and max(cut_short) < min(natural):
-        print("The limit that cut the answer shortened the wait; those that the answer never reached did not.")
+        print("The limit that cut the answer shortened the wait; limits never reached did not.")
 
 
 def _print_account(summaries: Sequence[Summary], sent: int, rows: int, failures: Sequence[str]) -> bool:
     """Say whether everything that was sent is accounted for; True when it is."""
     complete = sum(summary.complete for summary in summaries)
-    print(f"{sent} requests sent, {rows} rows in the ledger, {complete} complete.")
+    print(f"\n{sent} requests sent, {rows} rows in the ledger, {complete} complete.")
     for failure in failures:
         print(f"failed: {failure}")
     good = rows == sent == complete and not failures
@@ -301,15 +303,18 @@ def _print_account(summaries: Sequence[Summary], sent: int, rows: int, failures:
 def _print_next(folder: Path | None) -> None:
     print(
         """
-The provider was simulated: its lengths and paces are settings of `lengthwise simulate`. To see your own:
+The provider was simulated; lengths and paces are settings of `lengthwise simulate`.
+With a real one:
 
     lengthwise serve --upstream https://api.openai.com
 
     from openai import OpenAI
-    client = OpenAI(base_url="http://127.0.0.1:8080/v1")    # the one line that changes; the key stays yours
+    client = OpenAI(base_url="http://127.0.0.1:8080/v1")  # the one line that changes
 
-Then: ledger in lengthwise.sqlite, metrics on http://127.0.0.1:9464/metrics, state on http://127.0.0.1:9464/status,
-spans wherever OTEL_EXPORTER_OTLP_ENDPOINT points, caps in policies.yaml (`lengthwise check` says what is wrong with it)."""
+Ledger:  lengthwise.sqlite, where serve was started
+Metrics: http://127.0.0.1:9464/metrics    State: http://127.0.0.1:9464/status
+Spans:   wherever OTEL_EXPORTER_OTLP_ENDPOINT points
+Caps:    policies.yaml; `lengthwise check` says what is wrong with it"""
     )
     if folder is not None:
         print(f"This run's ledger, policies and logs: {folder}")

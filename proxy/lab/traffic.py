@@ -45,17 +45,15 @@ class TrafficClass:
 _SAME = "Does the limit change the wait?"
 
 CLASSES = (
-    TrafficClass("short-answer", "short answer, large limit", 10, "In a word, {}? [tokens=30]", {"max_tokens": 4096}),
-    TrafficClass("long-answer", "long answer, cutting limit", 10, "At length, {}. [tokens=600]", {"max_tokens": 150}),
-    TrafficClass("same-64", "same prompt, limit 64", 6, _SAME, {"max_tokens": 64}),
-    TrafficClass("same-1024", "same prompt, limit 1024", 6, _SAME, {"max_tokens": 1024}),
-    TrafficClass("same-8192", "same prompt, limit 8192", 6, _SAME, {"max_tokens": 8192}),
+    TrafficClass("short-answer", "short, big limit", 10, "In a word, {}? [tokens=30]", {"max_tokens": 4096}),
+    TrafficClass("long-answer", "long, low limit", 10, "At length, {}. [tokens=600]", {"max_tokens": 150}),
+    TrafficClass("same-64", "same prompt 64", 6, _SAME, {"max_tokens": 64}),
+    TrafficClass("same-1024", "same prompt 1024", 6, _SAME, {"max_tokens": 1024}),
+    TrafficClass("same-8192", "same prompt 8192", 6, _SAME, {"max_tokens": 8192}),
     TrafficClass("reasoning", "reasoning", 6, "Think, {}.", {"max_completion_tokens": 4096}, model="sim-reasoning"),
     TrafficClass("tool-call", "tool call", 6, "Look {} up. [tool] [tokens=24]", {"max_tokens": 512, "tools": [_TOOL]}),
-    TrafficClass("not-streamed", "not streamed, no limit", 6, "Briefly, {}. [tokens=60]", stream=False),
-    TrafficClass(
-        "capped", "capped by a policy", 8, "Explain {}. [tokens=400]", {"max_tokens": 2000}, model="sim-large"
-    ),
+    TrafficClass("not-streamed", "not streamed", 6, "Briefly, {}. [tokens=60]", stream=False),
+    TrafficClass("capped", "capped by policy", 8, "Explain {}. [tokens=400]", {"max_tokens": 2000}, model="sim-large"),
 )
 """All traffic of the demo, in the order of the table."""
 

@@ -65,8 +65,8 @@ async def test_the_demo_shows_every_class_and_finds_every_request_in_the_ledger(
     for kind in CLASSES:
         assert kind.title in shown
     assert f"{SENT} requests sent, {SENT} rows in the ledger, {SENT} complete." in shown
-    assert "2000 -> 96" in shown
-    assert "cut by demo-cap 8" in shown
+    assert "2000->96" in shown
+    assert "cut 8 (rule)" in shown
     assert "simulated" in shown
     assert "The limit that cut the answer shortened the wait" in shown
     with contextlib.closing(sqlite3.connect(kept / "lengthwise.sqlite")) as database:
@@ -157,9 +157,9 @@ def test_cells_show_unknown_as_unknown() -> None:
     unknown = summary(
         requested_max_tokens=None, forwarded_max_tokens=None, generated_tokens=None, ttft_s=None, tpot_s=None
     )
-    assert demo._cells(unknown) == ("x", "2", "no limit", "-", "-", "-", "1.00 s", "natural 2")
+    assert demo._cells(unknown) == ("x", "2", "no limit", "-", "-", "-", "1.00", "natural 2")
     capped = summary(forwarded_max_tokens=5, cut=1, rule="r")
-    assert demo._cells(capped) == ("x", "2", "8 -> 5", "5", "100 ms", "10.0 ms", "1.00 s", "cut by r 1, natural 1")
+    assert demo._cells(capped) == ("x", "2", "8->5", "5", "100", "10.0", "1.00", "cut 1 (rule), natural 1")
 
 
 def test_the_finding_is_said_only_when_the_numbers_show_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,8 +62,8 @@ def test_a_summary_takes_medians_and_counts_from_the_rows() -> None:
     ]
     by_title = {summary.title: summary for summary in summarise(rows)}
     assert list(by_title) == [kind.title for kind in CLASSES]
-    assert by_title["capped by a policy"] == Summary(
-        title="capped by a policy",
+    assert by_title["capped by policy"] == Summary(
+        title="capped by policy",
         requests=3,
         complete=1,
         requested_max_tokens=2000,
