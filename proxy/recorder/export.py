@@ -169,16 +169,18 @@ class _CountedMetrics(MetricExporter):
 
 
 def _count(counts: ExportCounts, items: int, export: Callable[[], bool]) -> None:
+    _reasons.last.kind = None
     try:
         taken = export()
     except Exception as error:  # noqa: BLE001 -- a third party's exporter must not end the thread that runs it
-        counts.last_failure = type(error).__name__
+        _reasons.last.kind = type(error).__name__
         taken = False
     if taken:
         counts.exported += items
     else:
         counts.failed += items
-        counts.last_failure = counts.last_failure or _reasons.last
+        # the SDK mutes a complaint that it repeats within 20 s: then the last kind stands
+        counts.last_failure = _reasons.last.kind or counts.last_failure
         counts.complain()
 
 
@@ -234,22 +236,33 @@ def _natural(environ: Mapping[str, str], name: str, default: int) -> int:
     return int(value) if value.isdecimal() and int(value) > 0 else default
 
 
+class _Last(threading.local):
+    """Each signal is exported by a thread of its own."""
+
+    kind: str | None = None
+
+
 class _Reasons(logging.Handler):
     """Keeps the kind of the SDK's last complaint, not its text: that can quote an endpoint's secret path."""
 
-    last: str | None = None
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = _Last()
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Find the one argument that names a kind."""
         for value in record.args if isinstance(record.args, tuple) else ():
             if isinstance(value, BaseException):
-                self.last = type(value).__name__
+                self.last.kind = type(value).__name__
             elif type(value) is int and 100 <= value < 600:
-                self.last = f"HTTP {value}"
+                self.last.kind = f"HTTP {value}"
             elif type(value).__name__ == "StatusCode":
-                self.last = f"gRPC {getattr(value, 'name', '')}"
+                self.last.kind = f"gRPC {getattr(value, 'name', '')}"
             else:
                 continue
             return
+        if "timeout" in str(record.msg) and self.last.kind is None:
+            self.last.kind = "timeout"
 
 
 _reasons = _Reasons()

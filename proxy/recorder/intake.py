@@ -74,6 +74,7 @@ class _Link(asyncio.Protocol):
     def __init__(self, intake: Intake) -> None:
         self._intake = intake
         self._transport: asyncio.Transport | None = None
+        self._acks: socket.socket | None = None
         self._worker: Worker | None = None
         self._rest = b""
         self._skipping = False
@@ -81,12 +82,18 @@ class _Link(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        # A transport whose peer has gone discards what is unread when it writes, so acknowledgements go another way:
+        # the last records of a worker that ended are still read.
+        self._acks = transport.get_extra_info("socket").dup()
+        self._acks.setblocking(False)
         self._intake._joined(self)  # noqa: SLF001 -- the two are one unit
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._worker is not None:
             self._intake.workers.gone(self._worker)
             self._worker = None
+        if self._acks is not None:
+            self._acks.close()
         self._intake._left(self)  # noqa: SLF001 -- the two are one unit
 
     def close(self) -> None:
@@ -122,8 +129,10 @@ class _Link(asyncio.Protocol):
         self._intake.counts.records += len(records)
         if records:
             self._intake.process(records)
-        if last is not None and self._transport is not None:
-            self._transport.write(b'{"ack":%d}\n' % last)
+        if last is not None and self._acks is not None:
+            # one that does not fit is made up for by the next: the numbers are cumulative
+            with contextlib.suppress(OSError):
+                self._acks.send(b'{"ack":%d}\n' % last)
 
     def _control(self, message: dict[str, Any]) -> None:
         if "hello" in message:

@@ -2,7 +2,7 @@
 
 Layer: recorder. Nothing here may end it but the supervisor: a collector, a ledger or a record that fails is counted and
 shown in `/status`. It leaves on SIGTERM or when the control channel closes, within 3 seconds whatever the collector does:
-half a second for what workers still hand over, the rest for the export of what is queued.
+first for what workers still hand over, the rest for the export of what is queued.
 
 Source: ARCHITECTURE.md 3, 5.7, 5.8, 7 "Admin".
 """
@@ -36,8 +36,9 @@ from proxy.settings import Settings, Telemetry, from_json
 
 __all__ = ["Init", "Recorder", "run"]
 
-_DRAIN_S: Final = 0.5
-_EXPORT_S: Final = 2.0
+_LEAVE_S: Final = 2.7
+_DRAIN_S: Final = 1.2
+"""Part of it for what workers have sent already; they are gone by then, so this ends with the backlog."""
 _HOUR_S: Final = 3600.0
 _SLICE_PAUSE_S: Final = 0.01
 _DAY_S: Final = 86400.0
@@ -209,13 +210,14 @@ async def run(control: socket.socket, environ: Mapping[str, str]) -> int:
     tasks = [loop.create_task(_obey(reader, recorder, leave)), loop.create_task(recorder.housekeep())]
     writer.write(b'{"ready":true}\n')
     await leave.wait()
+    deadline_s = time.monotonic() + _LEAVE_S
     await recorder.intake.drain(_DRAIN_S)
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(runner.cleanup(), 0.3)
-    if not recorder.close(_EXPORT_S):
+    if not recorder.close(deadline_s - time.monotonic()):
         log.warning("left without exporting everything: the OTLP collector did not take it in time")
     writer.close()
     return 0

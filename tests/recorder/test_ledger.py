@@ -55,10 +55,12 @@ ROW = {
     "error_type": None,
     "trace_id": TRACE_ID,
 }
-NOTHING = dict.fromkeys(
-    ("finish", "cut", "response_model", "ttfc_s", "ttft_s", "ttfa_s", "last_token_s", "e2e_s", "tpot_s", "checkpoints")
-    + ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens", "decoded_tokens", "overhead_s")
-)
+NOTHING = {
+    name: None
+    for name in ROW
+    if name in {"finish", "cut", "response_model", "checkpoints", "decoded_tokens"}
+    or (name.endswith(("_s", "_tokens")) and name not in {"client_blocked_s", "requested_max_tokens"})
+}
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ from proxy.settings import digest, load, to_json
 ROOT = Path(__file__).resolve().parents[2]
 VERSION = "0.0.test"
 PATIENCE_S = 60.0
+_LEDGER = {"path": "ledger.sqlite", "keep_days": 36500}  # records of tests have a fixed date
 
 
 class Worker:
@@ -97,7 +98,7 @@ class RecorderHost:
         self.intake_path, self.admin_path = folder / "i.sock", folder / "a.sock"
         self.intake, self.admin = _listening(self.intake_path), _listening(self.admin_path)
         config = folder / "lengthwise.yaml"
-        config.write_text(yaml.safe_dump({"telemetry": telemetry or {}, "ledger": ledger or {"path": "ledger.sqlite"}}))
+        config.write_text(yaml.safe_dump({"telemetry": telemetry or {}, "ledger": _LEDGER | (ledger or {})}))
         self.settings, _, _ = load(config, {}, {})
         self.policy = policy or {"digest": "0" * 12, "loaded_at": None, "error": None, "rules": []}
         self.environ = {
@@ -108,6 +109,7 @@ class RecorderHost:
         self.process: subprocess.Popen[bytes] | None = None
         self.control: socket.socket | None = None
         self.control_lines: Any = None
+        self._workers: list[Worker] = []
 
     @property
     def ledger_path(self) -> Path:
@@ -152,7 +154,9 @@ class RecorderHost:
 
     def worker(self, index: int = 0, pid: int = 1000) -> Worker:
         """Connect as a relay worker."""
-        return Worker(self.intake_path, index, pid)
+        worker = Worker(self.intake_path, index, pid)
+        self._workers.append(worker)
+        return worker
 
     def request(self, path: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
         """Ask the admin socket; status, headers, body."""
@@ -216,6 +220,8 @@ class RecorderHost:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.close()
         if self.process is not None:
             self.kill()
         self.intake.close()
