@@ -1,11 +1,7 @@
 """Every derived time is what its definition says, and a record survives the way to the recorder."""
 
-from dataclasses import fields, replace
-
 import orjson
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from proxy.record import (
     Action,
@@ -43,12 +39,10 @@ def response(**changes):
 def test_each_time_is_counted_from_the_sent_request():
     """The story of the default record: sent at 3 ms."""
     record = make_record()
-    record = replace(
-        record,
+    record = record._replace(
         request_sent_ns=at(3),
         headers_ns=at(200),
-        response=replace(
-            record.response,
+        response=record.response._replace(
             first_chunk_ns=at(210),
             first_token_ns=at(290),
             first_answer_ns=at(400),
@@ -58,7 +52,7 @@ def test_each_time_is_counted_from_the_sent_request():
     )
     times = (record.ttfc_s, record.ttft_s, record.ttfa_s, record.last_token_s, record.e2e_s, record.time_to_headers_s)
     assert times == (0.207, 0.287, 0.397, 1.557, 1.567, 0.197)
-    unsent = replace(record, request_sent_ns=None)
+    unsent = record._replace(request_sent_ns=None)
     assert (unsent.ttfc_s, unsent.ttft_s, unsent.e2e_s, unsent.time_to_headers_s) == (None, None, None, None)
 
 
@@ -145,8 +139,8 @@ def test_checkpoints_are_scaled_to_tokens():
         },
     )
     assert record.checkpoints_s == ((128, 0.5), (256, 1.0))
-    assert replace(record, request_sent_ns=None).checkpoints_s == ()
-    assert replace(record, response=replace(record.response, usage=None)).checkpoints_s == ()
+    assert record._replace(request_sent_ns=None).checkpoints_s == ()
+    assert record._replace(response=record.response._replace(usage=None)).checkpoints_s == ()
 
 
 def test_our_own_time_is_request_and_first_chunk_without_connecting():
@@ -162,11 +156,11 @@ def test_our_own_time_is_request_and_first_chunk_without_connecting():
     )
     assert (record.overhead_request_s, record.overhead_first_chunk_s, record.overhead_s) == (0.0005, 0.00025, 0.00075)
     assert (record.connect_time_s, record.client_blocked_s) == (0.0015, 0.005)
-    pooled = replace(record, connected_ns=None)
+    pooled = record._replace(connected_ns=None)
     assert (pooled.overhead_request_s, pooled.connect_time_s) == (0.002, None)
-    assert replace(record, request_sent_ns=at(2)).overhead_request_s == 0
-    assert replace(record, first_write_ns=None).overhead_s == 0.0005
-    assert replace(record, first_write_ns=None, request_sent_ns=None).overhead_s is None
+    assert record._replace(request_sent_ns=at(2)).overhead_request_s == 0
+    assert record._replace(first_write_ns=None).overhead_s == 0.0005
+    assert record._replace(first_write_ns=None, request_sent_ns=None).overhead_s is None
 
 
 def test_nothing_is_derived_from_nothing():
@@ -225,18 +219,19 @@ def test_a_record_survives_the_way_to_the_recorder(record):
     assert repr(from_line(line)) == repr(record)
 
 
-def test_a_field_of_a_newer_worker_is_ignored():
-    """At the top and inside."""
-    data = orjson.loads(to_line(FULL))
-    data["new"] = data["request"]["new"] = data["decision"]["new"] = data["response"]["new"] = 1
-    data["response"]["usage"]["new"] = 1
-    assert from_line(orjson.dumps(data)) == FULL
-
-
-@given(st.sampled_from([field.name for field in fields(ExchangeRecord)]))
-def test_a_line_without_a_needed_field_is_no_record(name):
+@pytest.mark.parametrize("position", range(len(ExchangeRecord._fields)))
+def test_a_line_without_one_of_its_fields_is_no_record(position):
     """It raises what it says, so that one bad line is counted and not more."""
-    data = orjson.loads(to_line(FULL))
-    del data[name]
-    with pytest.raises((KeyError, TypeError, ValueError)):
-        from_line(data)
+    values = orjson.loads(to_line(FULL))
+    del values[position]
+    with pytest.raises((TypeError, ValueError)):
+        from_line(values)
+
+
+@pytest.mark.parametrize("name", ["request", "decision", "response"])
+def test_a_line_with_a_stray_value_inside_is_no_record(name):
+    """What a record does not name cannot be carried by it."""
+    values = orjson.loads(to_line(FULL))
+    values[ExchangeRecord._fields.index(name)].append("stray")
+    with pytest.raises((TypeError, ValueError)):
+        from_line(values)

@@ -9,7 +9,6 @@ of the way first, so that the second end finds nothing to do (ARCHITECTURE.md 5.
 
 import asyncio
 import random
-from dataclasses import replace
 from enum import Enum, auto
 from hashlib import sha256
 from hmac import compare_digest
@@ -239,7 +238,7 @@ class Exchange:
         assert dialect is not None
         if may_enforce(pool.upstream.name, dialect.name, self._worker.policies):
             raise RefusalError("body_too_large", "The body is larger than a policy on this route can read.")
-        self._facts = replace(self._facts, degraded="body_too_large")
+        self._facts = self._facts._replace(degraded="body_too_large")
 
     def request_data(self, data: bytes, at_ns: int) -> None:
         """Body bytes, decoded from the client's framing."""
@@ -307,7 +306,7 @@ class Exchange:
         origin = Origin(pool.upstream.name, self._app, self._key_name, head.headers)
         decision = decide(facts, origin, worker.policies, worker.live, time())
         if decision.action is Action.INSERTED:
-            decision = replace(decision, limit_field=pool.insert_field)
+            decision = decision._replace(limit_field=pool.insert_field)
         self._decision = decision
         if decision.action is Action.REJECTED:
             raise RefusalError("policy_rejected", f"The policy rule {decision.rule!r} rejects this request.")

@@ -1,7 +1,6 @@
 """The golden answers of a dialect: bytes as providers send them, and the facts that are in them."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +28,7 @@ def golden(dialect: str, suffix: str) -> list[Golden]:
 def without_stamps(facts: ResponseFacts) -> ResponseFacts:
     """What must not depend on how the bytes were cut into reads."""
     stamps = ("first_chunk_ns", "first_token_ns", "first_answer_ns", "last_token_ns", "end_ns", "max_gap_ns")
-    return replace(facts, **dict.fromkeys(stamps), checkpoints=tuple((events, 0) for events, _ in facts.checkpoints))
+    return facts._replace(**dict.fromkeys(stamps), checkpoints=tuple((events, 0) for events, _ in facts.checkpoints))
 
 
 def _read(path: Path) -> Golden:

@@ -46,7 +46,7 @@ class Worker:
 
     def say(self, message: Any) -> None:
         """Send one line."""
-        self.raw(orjson.dumps(message) + b"\n")
+        self.raw(orjson.dumps(message, default=tuple) + b"\n")
 
     def raw(self, data: bytes) -> None:
         """Send bytes."""
@@ -57,7 +57,7 @@ class Worker:
         lines = []
         for record in records:
             self.seq += 1
-            lines.append(orjson.dumps({"seq": self.seq, "record": record}))
+            lines.append(orjson.dumps({"seq": self.seq, "record": record}, default=tuple))
         self.raw(b"\n".join(lines) + b"\n")
 
     def acknowledged(self, seq: int) -> int:

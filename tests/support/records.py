@@ -7,7 +7,6 @@ The stamps are a story in milliseconds after the first request byte: complete at
 1.5, head at 200, first body byte (role only) at 210, first token at 290, last token at 1560, last byte at 1570.
 """
 
-from dataclasses import replace
 from typing import Any
 
 from proxy.record import Decision, End, ExchangeRecord, RequestFacts, ResponseFacts, Usage
@@ -30,8 +29,8 @@ def make_record(**changes: Any) -> ExchangeRecord:
     """The default record with changes; `request`, `decision` and `response` take an object or a dict of changes."""
     for name in ("request", "decision", "response"):
         if isinstance(changes.get(name), dict):
-            changes[name] = replace(getattr(_DEFAULT, name), **changes[name])
-    return replace(_DEFAULT, **changes)
+            changes[name] = getattr(_DEFAULT, name)._replace(**changes[name])
+    return _DEFAULT._replace(**changes)
 
 
 _DEFAULT = ExchangeRecord(
