@@ -17,7 +17,7 @@ __all__ = ["Found", "find_values", "insert_member", "replace"]
 _FLAT = rb'[^"\[\]{}]*+(?:"[^"]*+"[^"\[\]{}]*+)*+'
 _TOKEN = re.compile(rb'"[^"]*+"|\{' + _FLAT + rb"\}|\[" + _FLAT + rb"\]|[\[\]{}]")
 _COLON = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*")
-_SCALAR = re.compile(rb'"[^"]*"|[^ \t\r\n,\]}]*')
+_SCALAR = re.compile(rb'"[^"]*"|[^ \t\r\n,"\[\]{}]*')
 _FIRST_BRACE = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*\{[ \t\r\n]*")
 
 
@@ -40,12 +40,9 @@ def find_values(body: bytes, keys: Container[str]) -> list[Found]:
     mask = body.replace(b"\\\\", b"__").replace(b'\\"', b"__") if b"\\" in body else body
     found: list[Found] = []
     depth = 1
-    skip_to = 0
     pending: tuple[str, int] | None = None  # a container whose end is to come
     for token in _TOKEN.finditer(mask, head.end()):
         start, end = token.span()
-        if start < skip_to:
-            continue
         char = mask[start]
         if char == _QUOTE:
             if depth != 1 or (colon := _COLON.match(mask, end)) is None:
@@ -58,8 +55,7 @@ def find_values(body: bytes, keys: Container[str]) -> list[Found]:
                 pending = (key, value_start)
             else:
                 scalar = _SCALAR.match(mask, value_start)
-                skip_to = scalar.end() if scalar else value_start
-                found.append(Found(key, value_start, skip_to))
+                found.append(Found(key, value_start, scalar.end() if scalar else value_start))
             continue
         if char not in _OPENING:
             depth -= 1

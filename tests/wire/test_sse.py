@@ -165,6 +165,10 @@ def test_an_event_that_is_too_long_is_let_go_and_nothing_is_cut_any_more():
         b"data: 0123456789\n\ndata: EXTRA\n\n",
         EVENT_TOO_LARGE,
     )
+    assert cut([b"data: a\n\n", b"data: 0123456789\n\n", b"data: EXTRA\n\n"], 15) == (
+        b"data: a\n\ndata: 0123456789\n\ndata: EXTRA\n\n",
+        EVENT_TOO_LARGE,
+    )
     cutter = UsageCutter(lambda _: False, 15)
     assert cutter.feed(b"data: 0123456789") == b"data: 0123456789"
 
@@ -173,3 +177,18 @@ def test_the_line_feed_of_a_cut_event_is_cut_when_it_comes_late():
     """CR LF CR ends an event at once; its LF belongs to it."""
     assert cut([b"data: EXTRA\r\n\r", b"\ndata: a\r\n\r\n"]) == (b"data: a\r\n\r\n", None)
     assert cut([b"data: a\r\n\r", b"\ndata: EXTRA\r\n\r\n"]) == (b"data: a\r\n\r\n", None)
+
+
+def test_the_length_of_an_event_does_not_depend_on_where_its_last_line_end_is_cut():
+    """The LF of the last CRLF is not counted, because it may come a read later."""
+    stream = b"data: a\r\n\r\ndata: EXTRA\r\rdata: b\r\n\r\n"
+    for at in range(len(stream)):
+        assert cut([stream[:at], stream[at:]], 13) == (b"data: a\r\n\r\ndata: b\r\n\r\n", None)
+    assert cut([b"data: abcd\r\n\r\n"], 13) == cut([b"data: abcd\r\n\r", b"\n"], 13) == (b"data: abcd\r\n\r\n", None)
+    assert cut([b"data: abcde\r\n\r\n"], 13) == (b"data: abcde\r\n\r\n", EVENT_TOO_LARGE)
+
+
+def test_only_the_first_byte_order_mark_is_one():
+    """A second one is part of a field name, so its event is none and is not cut."""
+    stream = b"\xef\xbb\xbf\xef\xbb\xbfdata: EXTRA\n\ndata: EXTRA\n\n"
+    assert cut([stream]) == cut(one_by_one(stream)) == (b"\xef\xbb\xbf\xef\xbb\xbfdata: EXTRA\n\n", None)
