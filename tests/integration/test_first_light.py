@@ -158,8 +158,8 @@ async def test_what_the_provider_refuses_passes_as_it_is() -> None:
                 assert "x-lengthwise-error" not in refused.value.response.headers
         rows = await asyncio.to_thread(served.rows, 2)
     assert [(row["status"], row["end"], row["error_type"]) for row in rows] == [
-        (404, "complete", "model_not_found"),
-        (429, "complete", "rate_limit_exceeded"),
+        (404, "complete", "404"),
+        (429, "complete", "429"),
     ]
 
 

@@ -15,10 +15,12 @@ import pytest
 from proxy.record import Action, End, RequestFacts, ResponseFacts
 from proxy.recorder import semconv
 from tests.support.otlp import GrpcCollector, HttpCollector
-from tests.support.recorder import ROOT, VERSION, RecorderHost
+from tests.support.recorder import EXIT_S, ROOT, VERSION, RecorderHost
 from tests.support.records import make_record
 
 Start = Callable[..., RecorderHost]
+MANY = 700
+"""Records whose spans a bad collector could hold up for longer than the SDK's own 30 s."""
 CANARY = "CANARY-sk-7f3a"
 
 
@@ -163,20 +165,20 @@ def test_a_bad_collector_holds_up_neither_records_nor_the_end(start: Start, mode
     with HttpCollector(mode) as collector:
         host = start(environ={"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint})
         worker = host.worker()
-        worker.send([make_record(id=f"lw_{number}") for number in range(100)])
+        worker.send([make_record(id=f"lw_{number}") for number in range(MANY)])
         if mode == "500":
-            host.until(lambda status: status["export"]["traces"]["failed"] == 200)
+            host.until(lambda status: status["export"]["traces"]["failed"] == 2 * MANY)
         elif mode != "refuse":
             collector.wait_for_requests(1)
-        assert worker.send([make_record(id="lw_last")]) == 101
-        assert len(_ids(host)) == 101
+        assert worker.send([make_record(id="lw_last")]) == MANY + 1
+        assert len(_ids(host)) == MANY + 1
         worker.close()
         if ending == "control":
             assert host.stop() == 0
         else:
             assert host.process is not None
             host.process.send_signal(signal.SIGTERM)
-            assert host.process.wait(60) == 0
+            assert host.process.wait(EXIT_S) == 0
     assert len(host.log().splitlines()) <= 4
 
 
@@ -186,7 +188,7 @@ def test_a_hanging_grpc_collector_does_not_hold_up_the_end(start: Start) -> None
         environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
         host = start(environ=environ)
         worker = host.worker()
-        worker.send([make_record()] * 100)
+        worker.send([make_record()] * MANY)
         collector.wait_for_requests(1)
         worker.close()
         assert host.stop() == 0
