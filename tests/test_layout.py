@@ -72,13 +72,13 @@ def test_every_module_has_its_test_file() -> None:
         if module.stem not in {"__init__", "__main__"}
         and str(expected := Path("tests", *module.parts[1:-1], f"test_{module.name}")) not in tracked()
     ]
-    assert missing == []
+    assert missing == [], "\n".join(missing)
 
 
 def test_no_module_is_named_for_being_useful() -> None:
     """A name says what a thing is."""
     named = [name for name in tracked() if name.endswith(".py") and EMPTY_NAMES & {*Path(name).with_suffix("").parts}]
-    assert named == []
+    assert named == [], "\n".join(named)
 
 
 def test_no_file_names_a_package_index() -> None:
@@ -120,7 +120,7 @@ def test_every_cited_section_of_the_architecture_exists() -> None:
             names = re.findall(r'"([^"]+)"', quoted)
             if not body or (item and f"\n{item}. **" not in body) or any(f"**{part}.**" not in body for part in names):
                 missing.append(f"{name}: {number}.{item} {quoted}")
-    assert missing == []
+    assert missing == [], "\n".join(missing)
 
 
 def test_every_document_that_is_named_exists() -> None:
@@ -140,7 +140,7 @@ def test_every_document_that_is_named_exists() -> None:
     for name, text in tracked().items():
         known = {Path(path).name for path in tracked()}
         missing += [f"{name}: {cited}" for cited in re.findall(r"\b[A-Z]{4,}\.md\b", text) if cited not in known]
-    assert missing == []
+    assert missing == [], "\n".join(missing)
 
 
 def test_every_make_command_that_a_document_names_is_a_target() -> None:
