@@ -252,7 +252,7 @@ def test_no_json_makes_the_reading_raise(value):
         CHAT.read_event((b"error", wrapped), Reading())
         CHAT.read_body(wrapped, Reading())
         CHAT.is_extra_usage(wrapped)
-        orjson.dumps(CHAT.read_request(wrapped))
+        orjson.dumps(tuple(CHAT.read_request(wrapped)))
         rewritten(wrapped, Action.CAPPED, 3, ask_usage=True)
 
 
