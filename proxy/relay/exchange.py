@@ -105,6 +105,7 @@ class Exchange:
         "_unsent",
         "_unsent_bytes",
         "_upstream",
+        "_upstream_blocked",
         "_usage_asked",
         "_worker",
         "_wrote_request",
@@ -148,6 +149,7 @@ class Exchange:
         self._wrote_request = False
         self._usage_asked = False
         self._upstream: Upstream | None = None
+        self._upstream_blocked = False
         self._connecting: asyncio.Task[None] | None = None
         self._connect_started_ns: int | None = None
         self._connected_ns: int | None = None
@@ -371,12 +373,12 @@ class Exchange:
         if self._request_complete and head.chunked:
             pieces.append(LAST_CHUNK)
         self._unsent, self._unsent_bytes = [], 0
+        self._client.resume_reading()  # before the write, which may find the upstream full and pause it again
         connection.transport.write(b"".join(pieces))
         if self._request_complete:
             self._request_is_sent()
-        else:
+        elif not self._upstream_blocked:
             self._client.set_deadline(self._worker.client_body_ns, monotonic_ns())
-            self._client.resume_reading()
 
     def _request_is_sent(self) -> None:
         if self.phase is not Phase.SEND:
@@ -533,12 +535,10 @@ class Exchange:
             end = End.UPSTREAM_ERROR
         elif response.close_delimited and response.event_stream and not facts.terminal_seen and self._dialect:
             end = End.BROKEN  # the client sees the same clean FIN that it would see directly; the record knows better
-        error_type = facts.error_type
-        if error_type is None:
-            if end is End.BROKEN:
-                error_type = "upstream_reset"
-            elif response.status >= 400:
-                error_type = str(response.status)
+        if end is End.BROKEN:
+            error_type: str | None = "upstream_reset"
+        else:
+            error_type = str(response.status) if response.status >= 400 else facts.error_type
         self._over(end, at_ns, error_type)
 
     def switched(self, head: ResponseHead, following: bytes) -> None:
@@ -590,6 +590,7 @@ class Exchange:
 
     def upstream_blocked(self, blocked: bool) -> None:
         """The upstream's transport is full, or takes bytes again."""
+        self._upstream_blocked = blocked
         tunnelled = self.tunnel is not None and self.tunnel.is_open
         if blocked and (tunnelled or not self._request_complete):
             self._client.pause_reading()
@@ -628,7 +629,9 @@ class Exchange:
 
     def deadline(self, now_ns: int) -> None:
         """The timeout of the present phase passed."""
-        if self.phase in {Phase.REQUEST, Phase.SEND}:
+        if self.phase is Phase.SEND and self._upstream_blocked:
+            self.refuse(RefusalError("upstream_first_byte_timeout", "The upstream did not take the request in time."))
+        elif self.phase in {Phase.REQUEST, Phase.SEND}:
             self.refuse(RefusalError("client_timeout", "The request's body did not arrive in time."))
         elif self.phase is Phase.CONNECT:
             self.refuse(RefusalError("upstream_connect_timeout", "The upstream could not be connected in time."))
@@ -645,6 +648,9 @@ class Exchange:
     def refuse(self, error: RefusalError) -> None:
         """Answer instead of the upstream, in the dialect's error envelope."""
         if self.phase is Phase.OVER:
+            return
+        if self._response is not None:  # too late for an answer of ours
+            self._break(End.ABORTED, monotonic_ns(), error.error_type)
             return
         refusal = error.refusal
         self._status = refusal.status
@@ -697,6 +703,11 @@ class Exchange:
             self._connecting.cancel()
             self._connecting = None
         upstream, self._upstream = self._upstream, None
+        if self._blocked_since_ns:
+            self._client_blocked_ns += at_ns - self._blocked_since_ns
+            self._blocked_since_ns = 0
+            if upstream is not None:  # the next exchange on this connection is another client's
+                upstream.transport.resume_reading()
         if upstream is not None:
             if end in {End.COMPLETE, End.UPSTREAM_ERROR} and self._response is not None and self.tunnel is None:
                 upstream.give_back(request_sent=self._request_complete)
@@ -705,9 +716,6 @@ class Exchange:
                 upstream.transport.close()
             else:
                 upstream.abort()
-        if self._blocked_since_ns:
-            self._client_blocked_ns += at_ns - self._blocked_since_ns
-            self._blocked_since_ns = 0
         response = ResponseFacts() if self._observer is None else self._observer.finish(at_ns)
         if self._degraded is None and self._cutter is not None and self._cutter.degraded:
             self._degraded = "event_too_large"

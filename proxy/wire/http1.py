@@ -222,6 +222,8 @@ def read_request_head(
         connection -= {b"close", b"keep-alive", b"upgrade"}
         if connection:
             forward = [pair for pair in forward if pair[0].lower() not in connection]
+            # What is not forwarded must not be judged either: the upstream would read another body than the policy.
+            named = {name: value for name, value in named.items() if name not in connection}
     else:
         upgrade = None
     return RequestHead(

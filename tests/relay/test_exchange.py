@@ -1,0 +1,1043 @@
+"""One exchange on real sockets: the invariants that bear its name, its ends, and what a record says of each."""
+
+import asyncio
+import gzip
+from dataclasses import asdict
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from proxy.record import Action, End, ExchangeRecord
+from tests.support.provider import (
+    EVENT_STREAM,
+    ID,
+    Link,
+    Message,
+    Provider,
+    answering,
+    chunked,
+    ok,
+    read_message,
+    silent,
+    split_head,
+    sse,
+)
+from tests.support.relay import Served, relay
+
+QUIET = {"traces": "none", "metrics": "none"}  # nothing is propagated, so requests are those of the client
+CHUNK = b'{"choices":[{"index":0,"delta":{"content":"hi"}}]}'
+STOP = b'{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}'
+USAGE = b'{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7,"total_tokens":12}}'
+CAP = {"name": "cap", "do": "cap", "max_tokens": 100}
+
+
+def post(path: bytes, body: bytes, *headers: bytes, version: bytes = b"1.1") -> bytes:
+    """A POST with Content-Length."""
+    lines = [b"POST %b HTTP/%b" % (path, version), b"Host: a", *headers, b"Content-Length: %d" % len(body)]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+def chat(document: dict[str, Any], *headers: bytes, version: bytes = b"1.1") -> bytes:
+    """A chat completion request."""
+    return post(b"/v1/chat/completions", orjson.dumps(document), *headers, version=version)
+
+
+STREAMED = {"model": "m", "stream": True, "messages": []}
+
+
+# -- invariant 1 ------------------------------------------------------------------------------------------------------
+
+
+async def test_invariant_1_transparent_request_head():
+    """Raw path, query, header order, names and duplicates reach the upstream; only the listed differences are made."""
+    request = (
+        b"GET /a//b/%2e%2e/c%2Fd?x=%41&x=%zz HTTP/1.1\r\nUser-Agent: u/1\r\nhOST: proxy.example:8080\r\nX-Dup: 1\r\nAccept-Encoding: br\r\n"
+        b"X-Dup: 2\r\nConnection: keep-alive, X-Mine\r\nX-Mine: secret\r\nKeep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\n"
+        b"TE: trailers\r\nTrailer: X-T\r\nUpgrade: h2c\r\nProxy-Authorization: Basic x\r\nX-Lengthwise-App: search\r\n"
+        b"x-lengthwise-deadline-ms: 5\r\nAuthorization: Bearer k\r\nCookie: a=b\r\nx-empty:\r\nX-Latin: \xe9\r\n\r\n"
+    )
+    async with Provider(answering(ok())) as provider, relay(provider.url, telemetry=QUIET) as served:
+        await served.ask(request)
+        assert provider.received == [
+            b"GET /a//b/%%2e%%2e/c%%2Fd?x=%%41&x=%%zz HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUser-Agent: u/1\r\nX-Dup: 1\r\n"
+            b"Accept-Encoding: br\r\nX-Dup: 2\r\nAuthorization: Bearer k\r\nCookie: a=b\r\nx-empty: \r\nX-Latin: \xe9\r\n\r\n"
+            % provider.port
+        ]
+        assert (await served.record()).app == "search"
+
+
+async def test_invariant_1_transparent_response_head():
+    """Status, reason, order, duplicates and odd values reach the client; hop-by-hop and nominated headers do not."""
+    answer = (
+        b"HTTP/1.1 299 Very Fine\r\nServer: s\r\nSet-Cookie: a=1\r\nX-RateLimit-Remaining: 9\r\nset-cookie: b=2\r\nRetry-After: 7\r\n"
+        b"Connection: X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=9\r\nTrailer: X-T\r\nProxy-Authenticate: Basic\r\nUpgrade: h2c\r\n"
+        b"Content-Length: 3\r\nLocation: /v1/%41\r\n\r\nabc"
+    )
+    async with Provider(answering(answer)) as provider, relay(provider.url) as served:
+        got = await served.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        record = await served.record()
+        assert got == Message(
+            b"HTTP/1.1 299 Very Fine",
+            [
+                (b"Server", b"s"),
+                (b"Set-Cookie", b"a=1"),
+                (b"X-RateLimit-Remaining", b"9"),
+                (b"set-cookie", b"b=2"),
+                (b"Retry-After", b"7"),
+                (b"Location", b"/v1/%41"),
+                (b"x-lengthwise-id", record.id.encode()),
+                (b"Content-Length", b"3"),
+            ],
+            b"abc",
+        )
+
+
+@pytest.mark.parametrize("status", [b"429 Too Many Requests", b"500 Oops", b"503 Busy", b"529 Overloaded", b"307 Elsewhere"])
+async def test_invariant_1_an_upstreams_own_error_passes_as_it_is(status: bytes):
+    """Errors, rate limits and redirects are the client's business: no retry, no other envelope, end complete."""
+    body = b'{"error":"mine"}'
+    headers = (b"Retry-After: 3", b"x-ratelimit-limit-tokens: 5", b"x-request-id: r", b"Location: http://127.0.0.1:1/")
+    async with Provider(answering(ok(body, *headers, status=status))) as provider, relay(provider.url) as served:
+        got = await served.ask(chat({"model": "m"}))
+        record = await served.record()
+        assert got.start == b"HTTP/1.1 " + status
+        assert got.body == body
+        assert got.headers[:4] == [tuple(header.split(b": ", 1)) for header in headers]
+        assert got.values(b"x-lengthwise-error") == []
+        assert (record.end, record.status) == (End.COMPLETE, int(status[:3]))
+        assert record.error_type == (None if status[:1] == b"3" else status[:3].decode())
+        assert len(provider.links) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "body"),
+    [
+        (ok(b"fixed"), b"fixed"),
+        (ok(b""), b""),
+        (chunked([b"a", b"bc" * 9, b"d"]), b"a" + b"bc" * 9 + b"d"),
+        (chunked([]), b""),
+        (chunked([b"x"]).removesuffix(b"\r\n") + b"X-Trailer: 1\r\n\r\n", b"x"),
+        (b"HTTP/1.1 200 OK\r\n\r\nclose", b"close"),
+        (b"HTTP/1.0 200 OK\r\n\r\nclose", b"close"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 00005\r\n\r\nzeros", b"zeros"),
+    ],
+)
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"])
+async def test_invariant_1_a_body_is_the_same_in_any_framing(answer: bytes, body: bytes, version: bytes):
+    """Fixed, chunked and close-delimited answers arrive whole, with framing that the client's version has."""
+
+    async def script(link: Link) -> None:
+        await link.request()
+        await link.send(answer)
+        await link.fin()
+
+    async with Provider(script) as provider, relay(provider.url) as served:
+        client = await served.connect()
+        await client.send(b"GET / HTTP/%b\r\nHost: a\r\n\r\n" % version)
+        if version == b"1.0":
+            assert await client.end() == "fin"
+        got = await client.message()
+        assert got.body == body
+        if version == b"1.0":
+            assert got.values(b"transfer-encoding") == []
+        record = await served.record()
+        assert (record.end, record.status, record.response_bytes) == (End.COMPLETE, 200, len(body))
+
+
+@pytest.mark.parametrize("size", [0, 1, 70_000, 1_000_000])
+@pytest.mark.parametrize("framing", ["fixed", "chunked"])
+async def test_invariant_1_a_request_body_streams_to_an_opaque_route(size: int, framing: str):
+    """Bodies of unknown routes arrive whole, in the client's own kind of framing."""
+    body = bytes(range(256)) * (size // 256) + b"z" * (size % 256)
+    if framing == "fixed":
+        request = post(b"/v1/files", body)
+    else:
+        pieces = [body[at : at + 30_000] for at in range(0, size, 30_000)]
+        request = b"POST /v1/files HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        request += b"".join(b"%X;ext=1\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\nX-T: 1\r\n\r\n"
+    async with Provider(answering(ok())) as provider, relay(provider.url) as served:
+        assert (await served.ask(request)).body == b"ok"
+        got = read_message(provider.links[0].received)
+        assert got is not None
+        assert got[0].body == body
+        assert got[0].values(b"x-t") == []
+        assert (got[0].value(b"content-length") is None) == (framing == "chunked")
+        record = await served.record()
+        assert (record.request_bytes, record.end) == (size, End.COMPLETE)
+
+
+@pytest.mark.parametrize("body", [b"{}", b"not json", b"", b'{"model":"m","max_tokens":5,"max_tokens":6}', b"\xff\x00"])
+async def test_invariant_1_an_observed_body_without_a_decision_is_the_same_bytes(body: bytes):
+    """What no rule touches goes out byte for byte, readable or not."""
+    async with Provider(answering(ok())) as provider, relay(provider.url) as served:
+        await served.ask(post(b"/v1/chat/completions", body))
+        got = read_message(provider.links[0].received)
+        assert got is not None
+        assert got[0].body == body
+
+
+async def test_a_trace_is_continued_and_its_child_sent():
+    """With propagation the upstream sees our CLIENT span as parent, and the client's tracestate."""
+    parent = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    async with Provider(answering(ok())) as provider, relay(provider.url) as served:
+        await served.ask(b"GET / HTTP/1.1\r\nHost: a\r\ntraceparent: %b\r\ntracestate: v=1\r\n\r\n" % parent)
+        record = await served.record()
+        got = read_message(provider.links[0].received)
+        assert got is not None
+        assert got[0].value(b"traceparent") == f"00-{record.trace_id}-{record.client_span_id}-01".encode()
+        assert got[0].value(b"tracestate") == b"v=1"
+        assert (record.trace_id, record.parent_span_id) == ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")
+
+
+async def test_without_propagation_the_clients_own_trace_headers_pass():
+    """`propagate: false` leaves the client's headers alone."""
+    async with Provider(answering(ok())) as provider, relay(provider.url, telemetry={"propagate": False}) as served:
+        await served.ask(b"GET / HTTP/1.1\r\nHost: a\r\ntraceparent: mine\r\ntracestate: v=1\r\n\r\n")
+        assert b"\r\ntraceparent: mine\r\ntracestate: v=1\r\n" in provider.links[0].received
+
+
+def _facts(record: ExchangeRecord) -> dict[str, Any]:
+    """What of a record does not depend on time or chance."""
+    changing = {"id", "trace_id", "server_span_id", "client_span_id", "server_port", "started_unix_ns", "client_blocked_ns"}
+
+    def timeless(document: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: timeless(value) if isinstance(value, dict) else value is None if name.endswith("_ns") else value
+            for name, value in document.items()
+            if name not in changing and name not in {"connected_ns", "connect_started_ns", "max_gap_ns"}
+        }
+
+    return timeless(asdict(record))
+
+
+def _pieces(data: bytes, cuts: list[int]) -> list[bytes]:
+    marks = [0, *sorted({cut % (len(data) + 1) for cut in cuts}), len(data)]
+    return [data[start:end] for start, end in zip(marks, marks[1:], strict=False) if start < end]
+
+
+REQUESTS = [
+    chat(STREAMED),
+    chat({"model": "m", "max_tokens": 7}),
+    b"POST /v1/files HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nb;x=y\r\n\n\r\n0\r\n\r\n\r\n\r\nz\r\n0\r\nX: y\r\n\r\n",
+    b"GET /v1/models?a=%20 HTTP/1.1\r\nHost: a\r\n\r\n",
+]
+ANSWERS = [
+    chunked(sse(b'{"choices":[{"index":0,"delta":{"role":"assistant"}}]}', CHUNK, STOP, USAGE, b"[DONE]"), EVENT_STREAM),
+    b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + ok(b'{"choices":[{"index":0,"finish_reason":"stop"}]}'),
+    b"HTTP/1.1 100 Continue\r\n\r\n" + ok(b"\r\n\r\n0\r\n\r\n", b"X: y"),
+    b"HTTP/1.1 204 No Content\r\n\r\n",
+]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    case=st.integers(0, 15),
+    request_cuts=st.lists(st.integers(0, 1000), max_size=6),
+    answer_cuts=st.lists(st.integers(0, 1000), max_size=6),
+)
+async def test_invariant_1_facts_and_bytes_do_not_depend_on_segments(
+    case: int, request_cuts: list[int], answer_cuts: list[int]
+):
+    """However both messages are cut into segments: the same message at each end, the same facts in the record."""
+    request, answer = REQUESTS[case % 4], ANSWERS[case // 4]
+
+    async def exchange(request_pieces: list[bytes], answer_pieces: list[bytes]) -> tuple[Any, ...]:
+        async def script(link: Link) -> None:
+            await link.request()
+            for piece in answer_pieces:
+                await link.send(piece)
+                await asyncio.sleep(0.001)  # lets a segment be one read; nothing depends on whether it is
+
+        async with Provider(script) as provider, relay(provider.url, telemetry=QUIET) as served:
+            client = await served.connect()
+            for piece in request_pieces:
+                await client.send(piece)
+                await asyncio.sleep(0.001)
+            answers = [await client.message()]
+            if answers[0].status == 103:
+                answers.append(await client.message())
+            record = await served.record()
+            upstream_bytes = read_message(provider.links[0].received)
+            assert upstream_bytes is not None
+            got = [(one.start, [pair for pair in one.headers if pair[0] != b"x-lengthwise-id"], one.body) for one in answers]
+            sent = upstream_bytes[0]
+            return got, sent.start, [pair for pair in sent.headers if pair[0] != b"Host"], sent.body, _facts(record)
+
+    whole = await exchange([request], [answer])
+    assert await exchange(_pieces(request, request_cuts), _pieces(answer, answer_cuts)) == whole
+
+
+# -- invariant 2 ------------------------------------------------------------------------------------------------------
+
+_SSE_BODY = sse(CHUNK, STOP, b"[DONE]")
+TEMPLATES = {
+    "chunked stream": (chunked(_SSE_BODY, EVENT_STREAM), b"".join(_SSE_BODY)),
+    "fixed document": (ok(b'{"choices":[{"index":0}]}'), b'{"choices":[{"index":0}]}'),
+    "close-delimited stream": (b"HTTP/1.1 200 OK\r\n" + EVENT_STREAM + b"\r\n\r\n" + b"".join(_SSE_BODY), b"".join(_SSE_BODY)),
+    "chunked gzip stream": (
+        chunked([gzip.compress(b"".join(_SSE_BODY), mtime=0)], EVENT_STREAM, b"Content-Encoding: gzip"),
+        gzip.compress(b"".join(_SSE_BODY), mtime=0),
+    ),
+}
+
+
+def _body_so_far(raw: bytes) -> bytes:
+    """Body bytes of a response that need not be whole."""
+    split = split_head(raw)
+    if split is None:
+        return b""
+    _, headers, rest = split
+    if (b"Transfer-Encoding", b"chunked") not in headers:
+        return rest
+    body = b""
+    while rest:
+        size, end, rest = rest.partition(b"\r\n")
+        if not end or not int(size, 16):
+            break
+        body += rest[: int(size, 16)]
+        rest = rest[int(size, 16) + 2 :]
+    return body
+
+
+@pytest.mark.parametrize("how", ["fin", "reset"])
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"])
+@pytest.mark.parametrize("template", TEMPLATES)
+async def test_invariant_2_a_broken_upstream_never_looks_complete(template: str, version: bytes, how: str):
+    """A response cut at every byte: the client gets a prefix and no clean end; the record and the pool know."""
+    answer, body = TEMPLATES[template]
+    head_bytes = answer.index(b"\r\n\r\n") + 4
+
+    async def script(link: Link) -> None:
+        request = await link.request()
+        cut = int(request.value(b"x-cut") or 0)
+        await link.send(answer[:cut])
+        if how == "reset":
+            # What the relay has not read yet a reset destroys: give it the chance, the test holds either way.
+            await asyncio.sleep(0)
+            await link.reset()
+        else:
+            await link.fin()
+
+    async def cut(served: Served, at: int) -> None:
+        client = await served.connect()
+        await client.send(chat(STREAMED, b"x-cut: %d" % at, b"x-lengthwise-app: %d" % at, version=version))
+        ended = await client.end() if version == b"1.0" or at >= head_bytes else None
+        if ended is None:  # our own 502 keeps the connection
+            await client.message()
+        raw = client.received
+        start = raw.split(b"\r\n", 1)[0]
+        if start == b"HTTP/1.1 502 Bad Gateway":
+            assert at < head_bytes or how == "reset"
+            assert b"\r\nx-lengthwise-error: upstream_reset\r\n" in raw
+            ends[at] = "refused"
+            return
+        assert body.startswith(_body_so_far(raw))
+        assert ended is not None
+        whole = read_message(raw, ended=ended == "fin") is not None
+        ends[at] = "whole" if whole else "broken"
+        if how == "fin":
+            assert ID.search(raw)
+            if template != "chunked stream" and template != "chunked gzip stream":
+                assert _body_so_far(raw) == answer[head_bytes:at]  # what arrived is flushed
+        await client.close()
+
+    ends: dict[int, str] = {}
+    async with Provider(script, backlog=512) as provider, relay(provider.url) as served:
+        for first in range(0, len(answer), 32):
+            async with asyncio.TaskGroup() as group:
+                for at in range(first, min(first + 32, len(answer))):
+                    group.create_task(cut(served, at))
+        records = await served.records(len(answer))
+        assert len(provider.links) == len(answer)  # nothing broken was used again
+        for record in records:
+            at = int(record.app or "")
+            if ends[at] == "refused":
+                assert (record.end, record.status) == (End.UPSTREAM_ERROR, 502)
+            elif template == "close-delimited stream" and how == "fin":
+                # The client sees the clean end that it would see directly; the record knows better.
+                assert ends[at] == "whole"
+                seen = b'"finish_reason":"stop"' in answer[:at].rpartition(b"\n\n")[0]
+                assert record.end is (End.COMPLETE if seen else End.BROKEN)
+            else:
+                assert (at, ends[at], record.end) == (at, "broken", End.BROKEN)
+                assert record.error_type == "upstream_reset"
+
+
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"])
+@pytest.mark.parametrize("template", TEMPLATES)
+async def test_the_same_answers_uncut_are_complete(template: str, version: bytes):
+    """The other half of invariant 2: a whole answer ends cleanly."""
+    answer, body = TEMPLATES[template]
+
+    async def script(link: Link) -> None:
+        await link.request()
+        await link.send(answer)
+        await link.fin()
+
+    async with Provider(script) as provider, relay(provider.url) as served:
+        client = await served.connect()
+        await client.send(chat(STREAMED, version=version))
+        if version == b"1.0":
+            assert await client.end() == "fin"
+        assert (await client.message()).body == body
+        assert (await served.record()).end is End.COMPLETE
+
+
+# -- invariant 3 ------------------------------------------------------------------------------------------------------
+
+_BODY = orjson.dumps(STREAMED)
+
+
+@pytest.mark.parametrize("how", ["fin", "reset"])
+@pytest.mark.parametrize("moment", ["request body", "first byte", "head", "stream", "document"])
+async def test_invariant_3_a_client_that_leaves_cancels_its_upstream(moment: str, how: str):
+    """Whenever the client leaves, the upstream sees its connection closed, and one record says so."""
+    first = {
+        "request body": b"",
+        "first byte": b"",
+        "head": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "stream": chunked(sse(CHUNK), EVENT_STREAM).removesuffix(b"0\r\n\r\n"),
+        "document": b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{",
+    }[moment]
+
+    async def script(link: Link) -> None:
+        await link.head()
+        await link.send(first)
+
+    async with Provider(script) as provider, relay(provider.url) as served:
+        client = await served.connect()
+        if moment == "request body":
+            await client.send(b"POST /v1/files HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf")
+        else:
+            await client.send(chat(STREAMED | {"stream": moment != "document"}))
+        link = await provider.link(0)
+        await link.head()
+        if first:
+            await client.has(b"\r\n\r\n")
+        if moment == "stream":
+            await client.has(CHUNK)
+        await (client.close() if how == "fin" else client.reset())
+        await link.end()
+        record = await served.record()
+        assert record.end is End.CLIENT_DISCONNECT
+        assert record.status == (200 if first else None)
+        assert record.upstream_tried
+        await served.settled()
+
+
+@pytest.mark.parametrize("how", ["fin", "reset"])
+async def test_invariant_3_a_client_that_leaves_before_its_body_is_whole_reaches_no_upstream(how: str):
+    """An observed body that never became whole was never sent: no upstream was tried."""
+    async with Provider(silent) as provider, relay(provider.url) as served:
+        client = await served.connect()
+        await client.send(chat(STREAMED)[:-1])
+        async with asyncio.timeout(5):
+            while not served.worker.exchanges_active:
+                await asyncio.sleep(0)
+        await (client.close() if how == "fin" else client.reset())
+        record = await served.record()
+        assert (record.end, record.upstream_tried, record.status) == (End.CLIENT_DISCONNECT, False, None)
+        assert provider.links == []
+
+
+async def test_invariant_3_a_client_that_leaves_while_connecting_stops_the_attempt(tls_silence: str):
+    """An upstream that accepts and never finishes its handshake sees the connection closed."""
+    async with Provider(silent) as provider, relay({"url": f"https://localhost:{provider.port}"}) as served:
+        client = await served.connect()
+        await client.send(chat(STREAMED))
+        link = await provider.link(0)
+        await link.until(lambda: bool(link.received))
+        await client.close()
+        await link.end()
+        record = await served.record()
+        assert (record.end, record.upstream_tried, record.connected_ns) == (End.CLIENT_DISCONNECT, True, None)
+
+
+@pytest.fixture
+def tls_silence() -> str:
+    """Says in the report that the upstream speaks no TLS at all."""
+    return "silent"
+
+
+async def test_a_client_that_only_half_closes_is_leaving():
+    """FIN while an answer is due is leaving, as documented."""
+    async with Provider(silent) as provider, relay(provider.url) as served:
+        client = await served.connect()
+        await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        link = await provider.link(0)
+        await link.head()
+        await client.fin()
+        await link.end()
+        assert (await served.record()).end is End.CLIENT_DISCONNECT
+
+
+async def test_a_client_that_leaves_with_a_large_body_on_the_way_is_seen():
+    """A body beyond what is held for a connecting upstream must not leave the client unread once it was sent."""
+    body = b"x" * 200_000
+    async with Provider(silent) as provider, relay(provider.url) as served:
+        client = await served.connect()
+        await client.send(post(b"/v1/files", body))
+        link = await provider.link(0)
+        await link.until(lambda: link.received.endswith(body))
+        await client.close()
+        await link.end()
+        assert (await served.record()).end is End.CLIENT_DISCONNECT
+
+
+# -- usage and policy -------------------------------------------------------------------------------------------------
+
+
+async def test_injected_usage_is_cut_out_and_the_rest_is_the_same_bytes():
+    """The client did not ask for usage: it gets every byte but the one extra event, and the record has the count."""
+    kept = [b": ping\n\n", *sse(CHUNK, STOP), b"data: [DONE]\n\n"]
+    events = [*kept[:-1], *sse(USAGE), kept[-1]]
+    async with Provider(answering(chunked(events, EVENT_STREAM))) as provider, relay(provider.url) as served:
+        got = await served.ask(chat(STREAMED, b"Accept-Encoding: gzip"))
+        assert got.body == b"".join(kept)
+        sent = read_message(provider.links[0].received)
+        assert sent is not None
+        assert sent[0].body == b'{"stream_options":{"include_usage":true},"model":"m","stream":true,"messages":[]}'
+        assert sent[0].values(b"accept-encoding") == [b"identity"]
+        record = await served.record()
+        assert record.output_tokens == 7
+        assert (record.usage_source, record.response_bytes) == ("provider", len(got.body))
+
+
+async def test_with_deliver_the_extra_event_stays():
+    """`usage: deliver` asks and leaves the answer in the stream."""
+    events = sse(CHUNK, STOP, USAGE, b"[DONE]")
+    upstream = {"usage": "deliver"}
+    async with Provider(answering(chunked(events, EVENT_STREAM))) as provider, relay({"url": provider.url} | upstream) as served:
+        assert (await served.ask(chat(STREAMED))).body == b"".join(events)
+        assert b"include_usage" in provider.links[0].received
+
+
+async def test_with_observe_nothing_is_asked():
+    """`usage: observe` leaves the request alone."""
+    async with Provider(answering(ok())) as provider, relay({"url": provider.url, "usage": "observe"}) as served:
+        await served.ask(chat(STREAMED))
+        assert provider.links[0].received.endswith(b"\r\n\r\n" + _BODY)
+
+
+async def test_a_client_that_asks_for_usage_itself_gets_it():
+    """Nothing is asked, nothing is cut."""
+    events = sse(CHUNK, STOP, USAGE, b"[DONE]")
+    document = STREAMED | {"stream_options": {"include_usage": True}}
+    async with Provider(answering(chunked(events, EVENT_STREAM))) as provider, relay(provider.url) as served:
+        assert (await served.ask(chat(document))).body == b"".join(events)
+        assert provider.links[0].received.endswith(orjson.dumps(document))
+
+
+async def test_a_cap_changes_digits_only_and_says_so():
+    """Every sent limit above the cap is lowered in place; the header names rule, action and both numbers."""
+    body = b'{ "max_tokens" :5000, "model":"m", "temperature":1.0, "max_completion_tokens": 50 , "n":1 }'
+    async with Provider(answering(ok(b'{"choices":[]}'))) as provider, relay(provider.url, policy=[CAP]) as served:
+        got = await served.ask(post(b"/v1/chat/completions", body))
+        assert provider.links[0].received.endswith(b"\r\n\r\n" + body.replace(b"5000", b"100"))
+        assert b"\r\nContent-Length: %d\r\n" % (len(body) - 1) in provider.links[0].received
+        assert got.value(b"x-lengthwise-policy") == b"rule=cap; action=capped; requested=50; forwarded=50"
+        record = await served.record()
+        assert (record.decision.action, record.decision.rule) == (Action.CAPPED, "cap")
+
+
+async def test_a_decision_that_changes_nothing_is_named_too():
+    """An enforcing rule that matched and found the limit low enough decided all the same."""
+    async with Provider(answering(ok())) as provider, relay(provider.url, policy=[CAP]) as served:
+        got = await served.ask(chat({"model": "m", "max_tokens": 5}))
+        assert got.value(b"x-lengthwise-policy") == b"rule=cap; action=none; requested=5; forwarded=5"
+
+
+async def test_an_inserted_limit_goes_into_the_field_that_the_upstream_reads():
+    """`when_absent: insert` adds one field; the header says that none was requested."""
+    rule = CAP | {"when_absent": "insert"}
+    upstream = {"insert_field": "max_completion_tokens"}
+    async with Provider(answering(ok())) as provider, relay({"url": provider.url} | upstream, policy=[rule]) as served:
+        got = await served.ask(chat({"model": "m"}))
+        assert orjson.loads(provider.links[0].received.partition(b"\r\n\r\n")[2]) == {"max_completion_tokens": 100, "model": "m"}
+        assert got.value(b"x-lengthwise-policy") == b"rule=cap; action=inserted; requested=none; forwarded=100"
+        assert (await served.record()).decision.limit_field == "max_completion_tokens"
+
+
+async def test_a_shadow_rule_changes_nothing_and_is_recorded():
+    """No byte, no header; only the record knows what would have been."""
+    rule = CAP | {"mode": "shadow"}
+    async with Provider(answering(ok())) as provider, relay(provider.url, policy=[rule]) as served:
+        body = b'{"model":"m","max_tokens":5000}'
+        got = await served.ask(post(b"/v1/chat/completions", body))
+        assert provider.links[0].received.endswith(body)
+        assert got.values(b"x-lengthwise-policy") == []
+        assert [(shadow.rule, shadow.action) for shadow in (await served.record()).decision.shadow] == [("cap", Action.CAPPED)]
+
+
+async def test_a_compressed_body_is_capped_and_sent_plain():
+    """What the policy judged is what the upstream reads: an edited body loses its Content-Encoding, an untouched one keeps it."""
+    body = b'{"model":"m","max_tokens":5000}'
+    async with Provider(answering(ok())) as provider, relay(provider.url, policy=[CAP]) as served:
+        await served.ask(post(b"/v1/chat/completions", gzip.compress(body), b"Content-Encoding: gzip"))
+        sent = read_message(provider.links[0].received)
+        assert sent is not None
+        assert sent[0].body == body.replace(b"5000", b"100")
+        assert sent[0].values(b"content-encoding") == []
+        untouched = gzip.compress(b'{"model":"m","max_tokens":50}')
+        await served.ask(post(b"/v1/chat/completions", untouched, b"Content-Encoding: gzip"))
+        assert b"\r\nContent-Encoding: gzip\r\n" in provider.log[-2][2]
+        assert provider.log[-2][2].endswith(untouched)
+
+
+async def test_a_body_coding_that_connection_nominates_is_judged_as_the_upstream_reads_it():
+    """A nominated Content-Encoding is not forwarded, so the policy must not undo it either."""
+    body = b'{"model":"m","max_tokens":5000}'
+    async with Provider(answering(ok())) as provider, relay(provider.url, policy=[CAP]) as served:
+        await served.ask(
+            post(b"/v1/chat/completions", body, b"Content-Encoding: gzip", b"Connection: content-encoding")
+        )
+        assert provider.links[0].received.endswith(body.replace(b"5000", b"100"))
+
+
+async def test_an_error_event_inside_a_stream_is_an_upstream_error():
+    """Status 200 and a whole body, but the record says what the stream said."""
+    events = sse(CHUNK, b'{"error":{"message":"m","type":"server_error"}}')
+    async with Provider(answering(chunked(events, EVENT_STREAM))) as provider, relay(provider.url) as served:
+        assert (await served.ask(chat(STREAMED))).body == b"".join(events)
+        record = await served.record()
+        assert (record.end, record.status, record.error_type) == (End.UPSTREAM_ERROR, 200, "server_error")
+
+
+# -- our own answers --------------------------------------------------------------------------------------------------
+
+
+def refused(answer: Message, status: int, error_type: str, envelope: str, *, final: bool) -> None:
+    """An answer made by us: status, headers and the dialect's envelope."""
+    assert answer.status == status
+    assert answer.value(b"x-lengthwise-error") == error_type.encode()
+    assert answer.value(b"x-should-retry") == (b"false" if final else None)
+    assert answer.value(b"content-type") == b"application/json"
+    error = orjson.loads(answer.body)["error"]
+    assert error.pop("message")
+    assert error == {"type": envelope, "param": None, "code": error_type}
+
+
+@pytest.mark.parametrize("path", [b"/v1/chat/completions", b"/opaque"])
+async def test_an_upstream_that_nobody_listens_at_is_502(path: bytes):
+    """Refused connections name no address and can be repeated."""
+    async with relay("http://127.0.0.1:1") as served:
+        answer = await served.ask(post(path, b"{}"))
+        refused(answer, 502, "upstream_connect", "server_error", final=False)
+        assert b"127.0.0.1" not in answer.body
+        record = await served.record()
+        assert (record.end, record.error_type, record.upstream_tried) == (End.UPSTREAM_ERROR, "upstream_connect", True)
+
+
+async def test_an_upstream_without_an_answer_is_502():
+    """A connection that ends before a head: no answer was lost, none is made up."""
+
+    async def script(link: Link) -> None:
+        await link.request()
+        await link.close()
+
+    async with Provider(script) as provider, relay(provider.url) as served:
+        refused(await served.ask(chat(STREAMED)), 502, "upstream_reset", "server_error", final=False)
+        assert (await served.record()).end is End.UPSTREAM_ERROR
+
+
+async def test_a_first_byte_that_does_not_come_is_504_and_final():
+    """The upstream has the request: repeating it would cost twice."""
+    async with Provider(silent) as provider, relay(provider.url, timeouts={"first_byte_s": 0.01}) as served:
+        client = await served.connect()
+        await client.send(chat(STREAMED))
+        refused(await client.message(), 504, "upstream_first_byte_timeout", "server_error", final=True)
+        await provider.links[0].end()
+        assert (await served.record()).end is End.TIMEOUT
+        await client.send(chat(STREAMED))  # the request was whole, so the connection goes on
+        assert (await client.message()).status == 504
+
+
+async def test_a_connection_that_does_not_come_about_is_504():
+    """An upstream that accepts and never shakes hands."""
+    async with (
+        Provider(silent) as provider,
+        relay(f"https://localhost:{provider.port}", timeouts={"connect_s": 0.01}) as served,
+    ):
+        refused(await served.ask(chat(STREAMED)), 504, "upstream_connect_timeout", "server_error", final=False)
+        assert (await provider.link(0)).closed is not None
+        await provider.links[0].end()
+        record = await served.record()
+        assert (record.end, record.error_type) == (End.TIMEOUT, "upstream_connect_timeout")
+
+
+async def test_a_stream_that_falls_silent_breaks():
+    """Idle between bytes of a body: flushed, no terminator, record timeout."""
+
+    async def script(link: Link) -> None:
+        await link.request()
+        await link.send(chunked(sse(CHUNK), EVENT_STREAM).removesuffix(b"0\r\n\r\n"))
+
+    async with Provider(script) as provider, relay(provider.url, timeouts={"idle_s": 0.01}) as served:
+        client = await served.connect()
+        await client.send(chat(STREAMED))
+        assert await client.end() == "fin"
+        assert read_message(client.received) is None
+        assert CHUNK in client.received
+        await provider.links[0].end()
+        record = await served.record()
+        assert (record.end, record.error_type, record.status) == (End.TIMEOUT, "upstream_idle_timeout", 200)
+
+
+async def test_a_slow_stream_is_never_cut_by_a_total():
+    """Each byte begins a new idle period: longer than the timeout in all is no timeout."""
+    pieces = [b"%x\r\n%b\r\n" % (len(event), event) for event in sse(CHUNK) * 12]
+
+    async def script(link: Link) -> None:
+        await link.request()
+        await link.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for piece in pieces:
+            await link.send(piece)
+            await asyncio.sleep(0.1)  # the pace of the stream is the case
+        await link.send(b"0\r\n\r\n")
+
+    async with Provider(script) as provider, relay(provider.url, timeouts={"idle_s": 0.6, "first_byte_s": 0.6}) as served:
+        assert (await served.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")).body == b"".join(sse(CHUNK) * 12)
+
+
+@pytest.mark.parametrize("path", [b"/v1/chat/completions", b"/opaque"])
+async def test_a_request_body_that_does_not_come_is_408(path: bytes):
+    """The client's own slowness; observed or streamed."""
+    async with Provider(silent) as provider, relay(provider.url, timeouts={"client_body_s": 0.01}) as served:
+        client = await served.connect()
+        await client.send(post(path, b"{}")[:-1])
+        refused(await client.message(), 408, "client_timeout", "invalid_request_error", final=True)
+        assert await client.end() == "fin"
+        record = await served.record()
+        assert (record.end, record.error_type) == (End.REJECTED, "client_timeout")
+
+
+async def test_more_in_flight_than_allowed_is_shed():
+    """503 with Retry-After at once, repeatable; the running exchange goes on."""
+    go = asyncio.Event()
+
+    async def script(link: Link) -> None:
+        await link.request()
+        await go.wait()
+        await link.send(ok())
+
+    async with Provider(script) as provider, relay(provider.url, limits={"in_flight": 1}) as served:
+        first = await served.connect()
+        await first.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        await (await provider.link(0)).head()
+        answer = await served.ask(chat(STREAMED))
+        refused(answer, 503, "overloaded", "server_error", final=False)
+        assert answer.value(b"retry-after") == b"1"
+        go.set()
+        assert (await first.message()).body == b"ok"
+        assert [record.end for record in await served.records(2)] == [End.SHED, End.COMPLETE]
+
+
+async def test_blocked_routes_are_404_for_posts_of_no_dialect():
+    """`unknown_routes: block` keeps POSTs to what can be read; other methods pass."""
+    async with Provider(answering(ok())) as provider, relay(provider.url, limits={"unknown_routes": "block"}) as served:
+        refused(await served.ask(post(b"/v1/files", b"")), 404, "unknown_route", "invalid_request_error", final=True)
+        assert provider.links == []
+        assert (await served.ask(chat(STREAMED))).status == 200
+        assert (await served.ask(b"GET /v1/models HTTP/1.1\r\nHost: a\r\n\r\n")).status == 200
+        assert [record.end for record in await served.records(3)] == [End.REJECTED, End.COMPLETE, End.COMPLETE]
+
+
+async def test_prefixes_select_upstreams_and_are_removed():
+    """The longest prefix of whole segments wins; base path and query are put together again."""
+    async with (
+        Provider(answering(ok(b"one"))) as one,
+        Provider(answering(ok(b"two"))) as two,
+        relay({"url": one.url, "prefix": "/x"}, {"url": two.url + "/base", "prefix": "/x/y"}) as served,
+    ):
+        assert (await served.ask(b"GET /x/v1?q=%2F HTTP/1.1\r\nHost: a\r\n\r\n")).body == b"one"
+        assert (await served.ask(b"GET /x/y/v1?q HTTP/1.1\r\nHost: a\r\n\r\n")).body == b"two"
+        assert (await served.ask(b"GET /x/yz HTTP/1.1\r\nHost: a\r\n\r\n")).body == b"one"
+        assert (await served.ask(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n")).body == b"one"
+        refused(
+            await served.ask(b"GET /xy HTTP/1.1\r\nHost: a\r\n\r\n"), 404, "unknown_route", "invalid_request_error", final=True
+        )
+        starts = [entry[2].split(b"\r\n")[0] for entry in one.log if entry[1] == "received"]
+        assert starts == [b"GET /v1?q=%2F HTTP/1.1", b"GET /yz HTTP/1.1", b"GET / HTTP/1.1"]
+        assert two.received[0].startswith(b"GET /base/v1?q HTTP/1.1\r\n")
+        assert [record.upstream for record in await served.records(5)] == ["u0", "u1", "u0", "u0", None]
+
+
+KEY = "5f2b0c3bd1b5e1d9f0f9c2d6a0ab6d54bbd1f17dfb2b6d4a9a1b1f0c7f6f5f11"
+
+
+@pytest.mark.parametrize(
+    ("provider_name", "header"),
+    [("openai", b"Authorization: Bearer real"), ("azure.ai.openai", b"api-key: real"), ("anthropic", b"x-api-key: real")],
+)
+async def test_a_configured_credential_replaces_the_clients(
+    provider_name: str, header: bytes, monkeypatch: pytest.MonkeyPatch
+):
+    """Only a token listed in `keys` may use it; every form of the client's credential is taken out."""
+    from hashlib import sha256
+
+    monkeypatch.setenv("UPSTREAM_KEY", "real")
+    upstream = {"api_key_env": "UPSTREAM_KEY", "provider": provider_name}
+    keys = {"team": sha256(b"token").hexdigest(), "other": KEY}
+    async with Provider(answering(ok())) as provider, relay({"url": provider.url} | upstream, keys=keys) as served:
+        for sent in (b"Authorization: Bearer token", b"api-key: token", b"X-API-Key: token"):
+            answer = await served.ask(chat(STREAMED, sent))
+            assert answer.status == 200
+            assert b"token" not in provider.log[-2][2]
+            assert provider.log[-2][2].count(b"real") == 1
+            assert b"\r\n" + header + b"\r\n" in provider.log[-2][2]
+        for sent in (b"Authorization: Bearer wrong", b"Authorization: token2", b"X: y"):
+            answer = await served.ask(chat(STREAMED, sent))
+            refused(answer, 401, "unknown_key", "authentication_error", final=True)
+            assert b"wrong" not in answer.body
+        records = await served.records(6)
+        assert [(record.key_name, record.end) for record in records] == [("team", End.COMPLETE)] * 3 + [
+            (None, End.REJECTED)
+        ] * 3
+
+
+async def test_a_body_too_large_for_a_rule_is_413_and_else_streams_unobserved():
+    """Over `observed_body_bytes`: refused only where an enforcing rule would have to read it."""
+    body = orjson.dumps({"model": "m", "messages": ["x" * 3000]})
+    limits = {"observed_body_bytes": 1024}
+    both = [post(b"/v1/chat/completions", body)]
+    both.append(
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + b"".join(b"%x\r\n%b\r\n" % (len(body[at : at + 500]), body[at : at + 500]) for at in range(0, len(body), 500))
+        + b"0\r\n\r\n"
+    )
+    async with Provider(answering(ok())) as provider:
+        async with relay(provider.url, limits=limits, policy=[CAP]) as served:
+            for request in both:
+                answer = await served.ask(request)
+                refused(answer, 413, "body_too_large", "invalid_request_error", final=True)
+            assert provider.links == []
+            assert [record.end for record in await served.records(2)] == [End.REJECTED] * 2
+        async with relay(provider.url, limits=limits) as served:
+            for number, request in enumerate(both, 1):
+                assert (await served.ask(request)).body == b"ok"
+                records = await served.records(number)
+                assert (records[-1].degraded, records[-1].request_bytes) == ("body_too_large", len(body))
+        messages = []
+        data = b"".join(link.received for link in provider.links)
+        while data:
+            found = read_message(data)
+            assert found is not None
+            messages.append(found[0].body)
+            data = found[1]
+        assert messages == [body, body]
+
+
+async def test_an_absolute_target_never_chooses_the_upstream():
+    """ARCHITECTURE.md 5.9: only the path of an absolute-form target counts, and no other header matters."""
+    async with Provider(answering(ok())) as provider, Provider(answering(ok())) as other, relay(provider.url) as served:
+        evil = b"127.0.0.1:%d" % other.port
+        await served.ask(
+            b"GET http://%b/v1/x?y HTTP/1.1\r\nHost: %b\r\nX-Forwarded-Host: %b\r\nForwarded: host=%b\r\n\r\n" % ((evil,) * 4)
+        )
+        await served.ask(b"GET http://%b HTTP/1.1\r\nHost: %b\r\n\r\n" % (evil, evil))
+        assert other.links == []
+        starts = [entry[2].split(b"\r\n")[:2] for entry in provider.log if entry[1] == "received"]
+        host = b"Host: 127.0.0.1:%d" % provider.port
+        assert starts == [[b"GET /v1/x?y HTTP/1.1", host], [b"GET / HTTP/1.1", host]]
+
+
+async def test_an_answer_that_comes_early_is_delivered_whole():
+    """An upstream that refuses in the middle of an upload: the client that goes on sending still reads the answer."""
+
+    async def script(link: Link) -> None:
+        await link.head()
+        await link.send(ok(b"no" * 20_000, status=b"413 Too Large"))
+
+    async with Provider(script) as provider, relay(provider.url) as served:
+        client = await served.connect()
+        await client.send(b"POST /v1/files HTTP/1.1\r\nHost: a\r\nContent-Length: 50000000\r\n\r\n" + b"x" * 50_000)
+        answer = await client.message()
+        assert (answer.status, answer.body, answer.value(b"connection")) == (413, b"no" * 20_000, b"close")
+        for _ in range(20):
+            await client.send(b"x" * 50_000)  # no reset yet
+        assert await client.end() == "fin"
+        await provider.links[0].end()  # half a request: not used again
+        assert (await served.record()).end is End.COMPLETE
+
+
+async def test_a_chunked_body_that_turns_bad_during_an_early_answer_breaks_it():
+    """Nothing is written into the middle of an answer that has begun."""
+
+    async def script(link: Link) -> None:
+        await link.head()
+        await link.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+
+    async with Provider(script) as provider, relay(provider.url) as served:
+        client = await served.connect()
+        await client.send(b"POST /v1/files HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        await client.has(b"hello")
+        await client.send(b"zz\r\n")
+        await client.end()
+        assert client.received.count(b"HTTP/1.1") == 1
+        assert read_message(client.received) is None
+        await provider.links[0].end()
+        assert (await served.record()).end is End.ABORTED
+
+
+async def test_a_malformed_chunked_body_is_400():
+    """Before an answer began: refused, closed, and the upstream never gets a terminator."""
+    async with Provider(silent) as provider, relay(provider.url) as served:
+        client = await served.connect()
+        await client.send(b"POST /v1/files HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        link = await provider.link(0)
+        await link.has(b"abc")
+        await client.send(b"zz\r\n")
+        refused(await client.message(), 400, "malformed_request", "invalid_request_error", final=True)
+        assert await client.end() == "fin"
+        await link.end()
+        assert not link.received.endswith(b"0\r\n\r\n")
+        assert (await served.record()).end is End.REJECTED
+
+
+# -- backpressure -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_client_that_does_not_read_pauses_its_upstream():
+    """Memory stays bounded: what the client does not take stays with the upstream, and arrives later."""
+    size = 64_000_000
+    sent = 0
+
+    async def script(link: Link) -> None:
+        nonlocal sent
+        await link.request()
+        await link.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        for _ in range(size // 100_000):
+            await link.send(b"x" * 100_000)
+            sent += 100_000
+
+    async with Provider(script) as provider, relay(provider.url) as served:
+        client = await served.connect(receive_buffer_bytes=65536)
+        await client.stop_reading()
+        await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        (exchange_client,) = await clients(served)
+        async with asyncio.timeout(10):
+            while not exchange_client._exchange or not exchange_client._exchange._blocked_since_ns:
+                await asyncio.sleep(0)
+            before = -1
+            while before != sent:  # until the kernel's buffers are full
+                before = sent
+                await asyncio.sleep(0.1)
+        assert sent < size
+        assert exchange_client._transport.get_write_buffer_size() < 1_000_000
+        client.read()
+        await client.until(lambda: len(client.received) > size)
+        record = await served.record()
+        assert (record.end, record.response_bytes) == (End.COMPLETE, size)
+        assert record.client_blocked_ns > 0
+
+
+async def clients(served: Served) -> list[Any]:
+    """The worker's client connections, once there is one."""
+    async with asyncio.timeout(5):
+        while not served.worker.clients:
+            await asyncio.sleep(0)
+    return list(served.worker.clients)
+
+
+@pytest.mark.parametrize("connected", [True, False])
+async def test_an_upstream_that_does_not_read_pauses_its_client(connected: bool):
+    """The same the other way round, whether the connection was pooled or is new."""
+    size = 64_000_000
+    stall = asyncio.Event()
+
+    async def script(link: Link) -> None:
+        if connected:
+            await link.request()
+            await link.send(ok())
+        await link.stop_reading()
+        await stall.wait()
+        link.read()
+        await link.until(lambda: len(link.received) > size)
+        await link.send(ok())
+
+    async with Provider(script) as provider, relay(provider.url) as served:
+        client = await served.connect()
+        if connected:
+            await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            await client.message()
+        sent = 0
+
+        async def upload() -> None:
+            nonlocal sent
+            await client.send(b"POST /v1/files HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
+            for _ in range(size // 100_000):
+                await client.send(b"x" * 100_000)
+                sent += 100_000
+
+        task = asyncio.create_task(upload())
+        async with asyncio.timeout(10):
+            before = -1
+            while before != sent or not sent:
+                before = sent
+                await asyncio.sleep(0.1)
+        assert sent < size
+        (pool,) = served.worker.pools
+        (connection,) = pool._connections
+        assert connection.transport.get_write_buffer_size() < 1_000_000
+        stall.set()
+        await task
+        assert (await client.message()).body == b"ok"
+
+
+async def test_an_upload_that_its_upstream_does_not_take_is_the_upstreams_timeout():
+    """While the client is paused by us its slowness is not its own: no 408."""
+
+    async def script(link: Link) -> None:
+        await link.stop_reading()
+
+    async with (
+        Provider(script) as provider,
+        relay(provider.url, timeouts={"idle_s": 0.3, "client_body_s": 60}) as served,
+    ):
+        client = await served.connect()
+        upload = asyncio.create_task(client.send(b"POST /f HTTP/1.1\r\nHost: a\r\nContent-Length: 64000000\r\n\r\n" + b"x" * 63_000_000))
+        answer = await client.message()
+        refused(answer, 504, "upstream_first_byte_timeout", "server_error", final=True)
+        assert (await served.record()).end is End.TIMEOUT
+        upload.cancel()
+        await asyncio.wait([upload])
+
+
+async def test_a_pooled_connection_is_read_again_after_a_blocked_client():
+    """The last bytes of an answer block the client; the upstream connection must come back unpaused."""
+    big = b"x" * 20_000_000
+
+    async with Provider(answering(ok(big), ok())) as provider, relay(provider.url) as served:
+        client = await served.connect(receive_buffer_bytes=65536)
+        await client.stop_reading()
+        await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        (inner,) = await clients(served)
+        # The client takes all but the end, so that the end of the answer is written while it is blocked.
+        client.read()
+        await client.until(lambda: len(client.received) > len(big))
+        await served.record()
+        assert not inner._transport.is_closing()
+        other = await served.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert other.body == b"ok"
+        assert len(provider.links) == 1
+
+
+async def test_an_answer_that_blocks_its_client_at_its_last_byte_leaves_the_upstream_readable():
+    """One write larger than the client takes, whole: the exchange is over while the client is blocked."""
+    big = b"x" * 400_000
+    async with Provider(answering(ok(big), ok())) as provider, relay(provider.url) as served:
+        stalled = []
+        for _ in range(12):  # however the answer is split into reads, some exchange ends blocked
+            client = await served.connect(receive_buffer_bytes=4096)
+            await client.stop_reading()
+            client.sock.setsockopt(6, 23, 0) if False else None
+            await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            stalled.append(client)
+            break
+        answer = await served.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert answer.status == 200
+        for client in stalled:
+            await client.close()
