@@ -17,7 +17,7 @@ import orjson
 from proxy.errors import LengthwiseError
 from proxy.record import ExchangeRecord
 
-__all__ = ["COLUMNS", "Ledger", "LedgerError", "row"]
+__all__ = ["COLUMNS", "Ledger", "LedgerError", "row", "shadow_json"]
 
 USER_VERSION: Final = 1
 _BUSY_S: Final = 0.1
@@ -41,8 +41,10 @@ def _finish(record: ExchangeRecord) -> str | None:
     return record.finish_words[0] if record.finish_words else None
 
 
-def _shadow(record: ExchangeRecord) -> str | None:
-    return orjson.dumps(record.decision.shadow).decode() if record.decision.shadow else None
+def shadow_json(record: ExchangeRecord) -> str | None:
+    """What shadow rules would have done, `[{"rule","action","forwarded"}]`; None when none matched."""
+    shadow = [decision._asdict() for decision in record.decision.shadow]
+    return orjson.dumps(shadow).decode() if shadow else None
 
 
 def _checkpoints(record: ExchangeRecord) -> str | None:
@@ -71,7 +73,7 @@ _TABLE: Final[tuple[tuple[str, str, Callable[[ExchangeRecord], Value]], ...]] = 
     ("rule", "TEXT", lambda r: r.decision.rule),
     ("action", "TEXT NOT NULL", lambda r: r.decision.action.value),
     ("arm", "TEXT", lambda r: r.decision.arm),
-    ("shadow", "TEXT", _shadow),
+    ("shadow", "TEXT", shadow_json),
     ("choices", "INTEGER", lambda r: r.request.choices),
     ("input_tokens", "INTEGER", lambda r: r.response.usage.input_tokens if r.response.usage else None),
     ("cached_input_tokens", "INTEGER", lambda r: r.response.usage.cached_input_tokens if r.response.usage else None),

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import orjson
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -21,6 +20,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 
 from proxy.record import OPAQUE, End, ExchangeRecord, RequestFacts, Usage
 from proxy.recorder import semconv as names
+from proxy.recorder.ledger import shadow_json
 
 __all__ = ["SpanForm", "client_error_type", "client_start_ns", "server_context", "spans_of"]
 
@@ -265,7 +265,7 @@ def _allowance_values(record: ExchangeRecord) -> _Values:
     yield names.LENGTHWISE_MAX_TOKENS_SLACK, record.slack_tokens
     yield names.LENGTHWISE_POLICY_RULE, decision.rule
     yield names.LENGTHWISE_POLICY_ARM, decision.arm
-    yield names.LENGTHWISE_POLICY_SHADOW, orjson.dumps(decision.shadow).decode() if decision.shadow else None
+    yield names.LENGTHWISE_POLICY_SHADOW, shadow_json(record)
     yield names.LENGTHWISE_USAGE_SOURCE, record.usage_source
     yield names.LENGTHWISE_TRUNCATED, record.cut
     yield names.LENGTHWISE_TRUNCATED_BY, record.truncated_by
