@@ -23,7 +23,7 @@ from proxy.wire.dialects.base import (
     parse_json,
     whole_number,
 )
-from proxy.wire.json_edit import find_values, insert_member, replace
+from proxy.wire.json_edit import Found, find_values, insert_member, replace
 from proxy.wire.sse import Event
 
 __all__ = ["ChatCompletions"]
@@ -32,6 +32,8 @@ _MAX_CHOICES = 1024
 """More choice indexes than this in one answer are not followed; the API allows 128."""
 
 _ESCAPED_ASCII = re.compile(rb"\\u00[2-7]")
+_NUMBER_MEMBER = re.compile(rb'"[ \t\r\n]*:[ \t\r\n]*(-?[0-9.eE+-]+)')
+"""Rest of a member after its name, when the value is a number."""
 _NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 _CHOICES_KEY = b'"choices"'
 _WITH_CHOICES = (b":[{", b": [{")
@@ -89,7 +91,7 @@ class ChatCompletions:
         """Limits in force and what is wrong with them. The body's bytes are searched only when a name could be there twice."""
         sent: list[tuple[str, Any]] = [(name, request[name]) for name in self.limit_fields if name in request]
         degraded = None
-        if sent and (any(body.count(b'"%b"' % name.encode()) > 1 for name, _ in sent) or _ESCAPED_ASCII.search(body)):
+        if not all(_is_spelled_once(body, name) for name, _ in sent):
             spans = find_values(body, self.limit_fields)
             if len(spans) > len(sent):
                 degraded = "limit_twice"
@@ -120,12 +122,12 @@ class ChatCompletions:
         """
         cap = decision.forwarded_max_tokens
         if cap is not None and decision.action in {Action.CAPPED, Action.INSERTED}:
-            body = self._with_limit(body, decision, cap, insert_field)
+            body = self._with_limit(body, facts, decision, cap, insert_field)
         return _with_usage(body) if ask_usage and self.may_ask_usage(facts) else body
 
-    def _with_limit(self, body: bytes, decision: Decision, cap: int, insert_field: str) -> bytes:
+    def _with_limit(self, body: bytes, facts: RequestFacts, decision: Decision, cap: int, insert_field: str) -> bytes:
         digits = b"%d" % cap
-        spans = find_values(body, self.limit_fields)
+        spans = self._limit_spans(body, facts)
         edits: list[tuple[int, int, bytes]] = []
         for found in spans:
             value = _scalar(body[found.start : found.end])
@@ -140,6 +142,21 @@ class ChatCompletions:
         edits += [(found.start, found.end, digits) for found in same if body[found.start : found.end] == b"null"]
         body = replace(body, edits)
         return body if same else insert_member(body, b'"%b":%b' % (field.encode(), digits))
+
+    def _limit_spans(self, body: bytes, facts: RequestFacts) -> list[Found]:
+        """Where the limits stand. A name that is known to be a member and is spelled once can only stand there."""
+        sent = dict(facts.limits)
+        found: list[Found] = []
+        for name in self.limit_fields:
+            if name in sent and _is_spelled_once(body, name):
+                value = _NUMBER_MEMBER.match(body, body.find(b'"%b"' % name.encode()) + len(name) + 1)
+                if value is not None:
+                    found.append(Found(name, *value.span(1)))
+                    continue
+            elif name.encode() not in body and b"\\u00" not in body:
+                continue
+            return find_values(body, self.limit_fields)
+        return found
 
     def may_ask_usage(self, facts: RequestFacts) -> bool:
         """True for a readable request for a stream whose client did not say whether it wants usage."""
@@ -279,7 +296,14 @@ def _scalar(text: bytes) -> Any:
         return True
 
 
+def _is_spelled_once(body: bytes, name: str) -> bool:
+    """True when a member name occurs once, nested ones included, and no escape could spell it another way."""
+    return body.count(b'"%b"' % name.encode()) == 1 and (b"\\u00" not in body or _ESCAPED_ASCII.search(body) is None)
+
+
 def _with_usage(body: bytes) -> bytes:
+    if b"stream_options" not in body and b"\\u00" not in body:
+        return insert_member(body, b'"stream_options":{"include_usage":true}')
     spans = find_values(body, {"stream_options"})
     if not spans:
         return insert_member(body, b'"stream_options":{"include_usage":true}')
