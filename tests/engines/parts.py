@@ -145,8 +145,19 @@ def _answers(url: str) -> bool:
 def vllm(command: Path, model: Path, folder: Path, backend: Phoenix | None) -> Iterator[Engine]:
     """Runs vLLM on the CPU; its own spans go to `backend`, into project `VLLM_PROJECT`."""
     port = free_port()
-    arguments = [str(command), "serve", str(model), "--served-model-name", "tiny", "--host", "127.0.0.1"]
-    arguments += ["--port", str(port), "--dtype", "float32", "--max-model-len", "512", "--enforce-eager"]
+    # Nice, so that what observes it gets a processor when something arrives: it would take all of a small machine.
+    arguments = ["nice", str(command), "serve", str(model), "--served-model-name", "tiny"]
+    arguments += [
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--dtype",
+        "float32",
+        "--max-model-len",
+        "512",
+        "--enforce-eager",
+    ]
     arguments += ["--max-num-seqs", "4"]
     if backend is not None:
         arguments += ["--otlp-traces-endpoint", f"{backend.url}/v1/traces"]

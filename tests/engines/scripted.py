@@ -12,6 +12,15 @@ WORDS = ("Twelve", " words", " are", " enough", " to", " tell", " a", " story", 
 INPUT_TOKENS = 9
 FIRST_TOKEN_S = 0.05
 ROLE_S = 0.01
+END_S = 0.02
+"""From `[DONE]` to the end of the body. The official client closes a stream at `[DONE]` and does not wait for the end."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: Any) -> None:
+        """A client that has left is no error of the provider."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -41,7 +50,11 @@ class _Handler(BaseHTTPRequestHandler):
         if (request.get("stream_options") or {}).get("include_usage"):
             self._event(_object("chat.completion.chunk", [], usage))
         self._write(b"data: [DONE]\n\n")
-        self.wfile.write(b"0\r\n\r\n")
+        time.sleep(END_S)
+        with contextlib.suppress(ConnectionError):
+            self.wfile.write(b"0\r\n\r\n")
+            return
+        self.close_connection = True
 
     def _head(self, media_type: str, body: bytes | None = None) -> None:
         self.send_response(200)
@@ -75,8 +88,7 @@ def _chunk(delta: dict[str, str], finish: str | None) -> dict[str, Any]:
 @contextlib.contextmanager
 def scripted() -> Iterator[str]:
     """Runs the provider in a thread until the block ends; yields its URL without `/v1`."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), _Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:

@@ -1,6 +1,7 @@
 """The official client through Lengthwise in front of real inference engines."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import openai
@@ -57,6 +58,17 @@ def row_of(served: Served, answer: Answer) -> dict[str, Any]:
     return row
 
 
+def without_what_moves(engine: Engine, way: dict[str, Any], answer: Answer) -> Answer:
+    """An answer less what an engine moves into the usage event that Lengthwise asked for, and keeps back.
+
+    vLLM sends `system_fingerprint` with the last event: the usage event when it is asked for one, else the last choice.
+    """
+    if engine.name != "vllm" or way != {"stream": True}:
+        return answer
+    objects = [{name: value for name, value in item.items() if name != "system_fingerprint"} for item in answer.objects]
+    return replace(answer, objects=objects)
+
+
 def request(engine: Engine, *parts: dict[str, Any]) -> dict[str, Any]:
     """A request with a repeatable answer."""
     whole = {"model": engine.model, "messages": QUESTION, "temperature": 0}
@@ -71,10 +83,25 @@ def test_the_official_client_returns_the_same_objects_as_without_lengthwise(
     engine: Engine, served: Served, way: dict[str, Any], limit: dict[str, Any]
 ) -> None:
     """Apart from ids and times, the client cannot tell that Lengthwise is there."""
-    direct = ask(f"{engine.url}/v1", **request(engine, way, limit))
+    direct = without_what_moves(engine, way, ask(f"{engine.url}/v1", **request(engine, way, limit)))
     through = ask(served.base_url, **request(engine, way, limit))
     assert (through.objects, through.text) == (direct.objects, direct.text)
     assert (direct.exchange_id, direct.policy, through.policy) == (None, None, None)
+
+
+def test_without_asking_for_usage_not_even_a_fingerprint_moves(engine: Engine) -> None:
+    """With `usage: observe` a stream is what it is without Lengthwise; tokens are known where the engine tells them."""
+    observing = settings(engine)
+    observing["upstreams"][0]["usage"] = "observe"
+    way = {"stream": True, "max_tokens": CUT}
+    direct = ask(f"{engine.url}/v1", **request(engine, way))
+    with serving(observing) as served:
+        through = ask(served.base_url, **request(engine, way))
+        row = row_of(served, through)
+    assert (through.objects, through.text) == (direct.objects, direct.text)
+    told = direct.usage["completion_tokens"] if direct.usage else None
+    assert (row["output_tokens"], row["usage_source"]) == (told, "provider" if told else "none")
+    assert (row["finish"], row["cut"], row["requested_max_tokens"]) == ("length", 1, CUT)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -131,7 +158,7 @@ def test_a_cap_is_what_the_engine_keeps(
     engine: Engine, capping: Served, way: dict[str, Any], limit: dict[str, Any]
 ) -> None:
     """The engine's count ends at the cap, and the response and the ledger say whose limit that was."""
-    direct = ask(f"{engine.url}/v1", **request(engine, way, {"max_tokens": CAP}))
+    direct = without_what_moves(engine, way, ask(f"{engine.url}/v1", **request(engine, way, {"max_tokens": CAP})))
     answer = ask(capping.base_url, **request(engine, way, limit))
     assert (answer.objects, answer.text) == (direct.objects, direct.text)
     row = row_of(capping, answer)

@@ -77,6 +77,8 @@ def test_spans_come_back_with_limit_tokens_and_time_to_first_token(
             "llm.token_count.prompt": INPUT_TOKENS,
             "llm.token_count.completion": tokens,
         }
+        if stream:
+            expected["lengthwise.stream.end"] = "complete"
         assert {name: client["attributes"].get(name) for name in expected} == expected
         assert json.loads(client["attributes"]["llm.invocation_parameters"])["max_tokens"] == forwarded
         assert client["span_kind"] == "LLM"
