@@ -18,6 +18,8 @@ __all__ = ["Outbox"]
 
 _HELD_RECORDS = 8192
 """Records that may be unacknowledged at once: four seconds of a worker at 2,000 exchanges a second, some 15 MB."""
+_BEHIND_BYTES = 65536
+"""With more than this unsent, totals wait: a recorder that hangs for a day must not cost a day of them."""
 _FLUSH_S = 0.02
 """Records gather this long, so that a busy worker pays one system call for many."""
 
@@ -67,6 +69,8 @@ class Outbox(asyncio.Protocol):
     def tick(self) -> None:
         """Once a second: totals out, or another attempt to connect."""
         if self._transport is not None:
+            if self._transport.get_write_buffer_size() > _BEHIND_BYTES:
+                return  # it does not read; the next totals say as much as these
             totals = self._totals() | {"records_dropped": self.records_dropped}
             self._transport.write(orjson.dumps({"totals": totals}) + b"\n")
         elif not self._connecting and not self._closed:

@@ -102,6 +102,8 @@ class Pool:
             failed(f"TLS failed ({error.reason})")
         except socket.gaierror:
             failed("its name could not be resolved")
+        except UnicodeError:
+            failed("its name is none that could be resolved")
         except OSError as error:
             failed(os.strerror(error.errno).lower() if error.errno else type(error).__name__)
         else:

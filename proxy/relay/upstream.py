@@ -101,9 +101,8 @@ class Upstream(asyncio.Protocol):
         if not fit or response is None:
             self.transport.abort()
             return
-        stuck = self._to_head and (response.chunked or bool(response.content_length))
-        if stuck:
-            self._renew()
+        if self._to_head:
+            self._renew()  # llhttp still waits for the body that the head described
         else:
             self._ready()
         self.reused = True
@@ -139,6 +138,8 @@ class Upstream(asyncio.Protocol):
             failure = self._refusal or RefusalError("upstream_reset", "The upstream's answer is not valid HTTP.")
             if self._refusal is None and error.__context__ is not None:
                 _log.error("reading a response failed", exc_info=error.__context__)
+            if self._complete:
+                self._unclean, failure = True, None  # it came after the response, whole by its own framing
         if self._head is not None:
             head, self._head = self._head, None
             self.response = head
@@ -218,6 +219,9 @@ class Upstream(asyncio.Protocol):
         except RefusalError as error:
             self._refusal = error
             raise
+        if status == 101 and not self._parser.should_upgrade():
+            self._refusal = RefusalError("upstream_reset", "The upstream switched protocols without naming one.")
+            raise self._refusal
         self._head = head
         if self._to_head:
             self._complete = True

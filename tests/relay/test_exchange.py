@@ -2,7 +2,6 @@
 
 import asyncio
 import gzip
-from dataclasses import asdict
 from typing import Any
 
 import orjson
@@ -98,7 +97,7 @@ async def test_invariant_1_transparent_response_head():
 @pytest.mark.parametrize("status", [b"429 Too Many Requests", b"500 Oops", b"503 Busy", b"529 Overloaded", b"307 Elsewhere"])
 async def test_invariant_1_an_upstreams_own_error_passes_as_it_is(status: bytes):
     """Errors, rate limits and redirects are the client's business: no retry, no other envelope, end complete."""
-    body = b'{"error":"mine"}'
+    body = b'{"detail":"mine"}'
     headers = (b"Retry-After: 3", b"x-ratelimit-limit-tokens: 5", b"x-request-id: r", b"Location: http://127.0.0.1:1/")
     async with Provider(answering(ok(body, *headers, status=status))) as provider, relay(provider.url) as served:
         got = await served.ask(chat({"model": "m"}))
@@ -199,18 +198,15 @@ async def test_without_propagation_the_clients_own_trace_headers_pass():
         assert b"\r\ntraceparent: mine\r\ntracestate: v=1\r\n" in provider.links[0].received
 
 
-def _facts(record: ExchangeRecord) -> dict[str, Any]:
+def _facts(record: ExchangeRecord) -> Any:
     """What of a record does not depend on time or chance."""
-    changing = {"id", "trace_id", "server_span_id", "client_span_id", "server_port", "started_unix_ns", "client_blocked_ns"}
-
-    def timeless(document: dict[str, Any]) -> dict[str, Any]:
-        return {
-            name: timeless(value) if isinstance(value, dict) else value is None if name.endswith("_ns") else value
-            for name, value in document.items()
-            if name not in changing and name not in {"connected_ns", "connect_started_ns", "max_gap_ns"}
-        }
-
-    return timeless(asdict(record))
+    changing = {"id", "trace_id", "server_span_id", "client_span_id", "server_port", "client_blocked_ns", "max_gap_ns"}
+    return {
+        name: value is None if name.endswith("_ns") else value
+        for part in (record, record.response)
+        for name, value in part._asdict().items()
+        if name not in changing | {"response"}
+    }
 
 
 def _pieces(data: bytes, cuts: list[int]) -> list[bytes]:
@@ -221,7 +217,8 @@ def _pieces(data: bytes, cuts: list[int]) -> list[bytes]:
 REQUESTS = [
     chat(STREAMED),
     chat({"model": "m", "max_tokens": 7}),
-    b"POST /v1/files HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nb;x=y\r\n\n\r\n0\r\n\r\n\r\n\r\nz\r\n0\r\nX: y\r\n\r\n",
+    b"POST /v1/files HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+    b"b;x=y\r\n\n\r\n0\r\n\r\n\r\nz\r\n0\r\nX: y\r\n\r\n",
     b"GET /v1/models?a=%20 HTTP/1.1\r\nHost: a\r\n\r\n",
 ]
 ANSWERS = [
@@ -230,6 +227,9 @@ ANSWERS = [
     b"HTTP/1.1 100 Continue\r\n\r\n" + ok(b"\r\n\r\n0\r\n\r\n", b"X: y"),
     b"HTTP/1.1 204 No Content\r\n\r\n",
 ]
+
+
+_WHOLE: dict[int, Any] = {}
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
@@ -266,7 +266,9 @@ async def test_invariant_1_facts_and_bytes_do_not_depend_on_segments(
             sent = upstream_bytes[0]
             return got, sent.start, [pair for pair in sent.headers if pair[0] != b"Host"], sent.body, _facts(record)
 
-    whole = await exchange([request], [answer])
+    if case not in _WHOLE:
+        _WHOLE[case] = await exchange([request], [answer])
+    whole = _WHOLE[case]
     assert await exchange(_pieces(request, request_cuts), _pieces(answer, answer_cuts)) == whole
 
 
@@ -324,10 +326,10 @@ async def test_invariant_2_a_broken_upstream_never_looks_complete(template: str,
     async def cut(served: Served, at: int) -> None:
         client = await served.connect()
         await client.send(chat(STREAMED, b"x-cut: %d" % at, b"x-lengthwise-app: %d" % at, version=version))
-        ended = await client.end() if version == b"1.0" or at >= head_bytes else None
-        if ended is None:  # our own 502 keeps the connection
-            await client.message()
-        raw = client.received
+        await client.until(lambda: client.closed.is_set() or read_message(client.received) is not None)
+        if version == b"1.0":
+            await client.end()
+        raw, ended = bytes(client.received), client.ended
         start = raw.split(b"\r\n", 1)[0]
         if start == b"HTTP/1.1 502 Bad Gateway":
             assert at < head_bytes or how == "reset"
@@ -335,12 +337,11 @@ async def test_invariant_2_a_broken_upstream_never_looks_complete(template: str,
             ends[at] = "refused"
             return
         assert body.startswith(_body_so_far(raw))
-        assert ended is not None
         whole = read_message(raw, ended=ended == "fin") is not None
         ends[at] = "whole" if whole else "broken"
         if how == "fin":
             assert ID.search(raw)
-            if template != "chunked stream" and template != "chunked gzip stream":
+            if not template.startswith("chunked"):
                 assert _body_so_far(raw) == answer[head_bytes:at]  # what arrived is flushed
         await client.close()
 
@@ -359,8 +360,7 @@ async def test_invariant_2_a_broken_upstream_never_looks_complete(template: str,
             elif template == "close-delimited stream" and how == "fin":
                 # The client sees the clean end that it would see directly; the record knows better.
                 assert ends[at] == "whole"
-                seen = b'"finish_reason":"stop"' in answer[:at].rpartition(b"\n\n")[0]
-                assert record.end is (End.COMPLETE if seen else End.BROKEN)
+                assert record.end is (End.COMPLETE if STOP in answer[:at] else End.BROKEN)
             else:
                 assert (at, ends[at], record.end) == (at, "broken", End.BROKEN)
                 assert record.error_type == "upstream_reset"
@@ -536,8 +536,8 @@ async def test_a_cap_changes_digits_only_and_says_so():
     body = b'{ "max_tokens" :5000, "model":"m", "temperature":1.0, "max_completion_tokens": 50 , "n":1 }'
     async with Provider(answering(ok(b'{"choices":[]}'))) as provider, relay(provider.url, policy=[CAP]) as served:
         got = await served.ask(post(b"/v1/chat/completions", body))
-        assert provider.links[0].received.endswith(b"\r\n\r\n" + body.replace(b"5000", b"100"))
-        assert b"\r\nContent-Length: %d\r\n" % (len(body) - 1) in provider.links[0].received
+        assert provider.links[0].received.endswith(b"\r\n\r\n" + body.replace(b"5000", b"50"))
+        assert b"\r\nContent-Length: %d\r\n" % (len(body) - 2) in provider.links[0].received
         assert got.value(b"x-lengthwise-policy") == b"rule=cap; action=capped; requested=50; forwarded=50"
         record = await served.record()
         assert (record.decision.action, record.decision.rule) == (Action.CAPPED, "cap")
@@ -808,7 +808,7 @@ async def test_a_body_too_large_for_a_rule_is_413_and_else_streams_unobserved():
         + b"".join(b"%x\r\n%b\r\n" % (len(body[at : at + 500]), body[at : at + 500]) for at in range(0, len(body), 500))
         + b"0\r\n\r\n"
     )
-    async with Provider(answering(ok())) as provider:
+    async with Provider(answering(ok(b"{}"))) as provider:
         async with relay(provider.url, limits=limits, policy=[CAP]) as served:
             for request in both:
                 answer = await served.ask(request)
@@ -817,7 +817,7 @@ async def test_a_body_too_large_for_a_rule_is_413_and_else_streams_unobserved():
             assert [record.end for record in await served.records(2)] == [End.REJECTED] * 2
         async with relay(provider.url, limits=limits) as served:
             for number, request in enumerate(both, 1):
-                assert (await served.ask(request)).body == b"ok"
+                assert (await served.ask(request)).body == b"{}"
                 records = await served.records(number)
                 assert (records[-1].degraded, records[-1].request_bytes) == ("body_too_large", len(body))
         messages = []
@@ -902,7 +902,7 @@ async def test_a_malformed_chunked_body_is_400():
 
 async def test_a_client_that_does_not_read_pauses_its_upstream():
     """Memory stays bounded: what the client does not take stays with the upstream, and arrives later."""
-    size = 64_000_000
+    size = 40_000_000
     sent = 0
 
     async def script(link: Link) -> None:
@@ -945,7 +945,7 @@ async def clients(served: Served) -> list[Any]:
 @pytest.mark.parametrize("connected", [True, False])
 async def test_an_upstream_that_does_not_read_pauses_its_client(connected: bool):
     """The same the other way round, whether the connection was pooled or is new."""
-    size = 64_000_000
+    size = 40_000_000
     stall = asyncio.Event()
 
     async def script(link: Link) -> None:
@@ -1023,21 +1023,3 @@ async def test_a_pooled_connection_is_read_again_after_a_blocked_client():
         other = await served.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert other.body == b"ok"
         assert len(provider.links) == 1
-
-
-async def test_an_answer_that_blocks_its_client_at_its_last_byte_leaves_the_upstream_readable():
-    """One write larger than the client takes, whole: the exchange is over while the client is blocked."""
-    big = b"x" * 400_000
-    async with Provider(answering(ok(big), ok())) as provider, relay(provider.url) as served:
-        stalled = []
-        for _ in range(12):  # however the answer is split into reads, some exchange ends blocked
-            client = await served.connect(receive_buffer_bytes=4096)
-            await client.stop_reading()
-            client.sock.setsockopt(6, 23, 0) if False else None
-            await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-            stalled.append(client)
-            break
-        answer = await served.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert answer.status == 200
-        for client in stalled:
-            await client.close()

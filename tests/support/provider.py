@@ -69,7 +69,7 @@ def split_head(data: bytes) -> tuple[bytes, list[tuple[bytes, bytes]], bytes] | 
     return start, headers, rest
 
 
-def read_message(data: bytes, *, bodyless: bool = False, ended: bool = False) -> tuple[Message, bytes] | None:
+def read_message(data: bytes | bytearray, *, bodyless: bool = False, ended: bool = False) -> tuple[Message, bytes] | None:
     """(message, the rest) when it is whole by its own framing; None while it is not.
 
     Args:
@@ -77,7 +77,7 @@ def read_message(data: bytes, *, bodyless: bool = False, ended: bool = False) ->
         bodyless: True for an answer to HEAD.
         ended: True when the connection ended cleanly, which ends a close-delimited response.
     """
-    split = split_head(data)
+    split = split_head(bytes(data))
     if split is None:
         return None
     start, headers, rest = split
@@ -116,7 +116,7 @@ class Wire:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self.received = b""
+        self.received = bytearray()
         self.taken = 0
         """Bytes of `received` that `message` has handed out."""
         self.ended: str | None = None
@@ -165,7 +165,7 @@ class Wire:
         """Wait until something holds of what arrived; fails when the connection ends without it."""
         async with asyncio.timeout(PATIENCE_S):
             while not holds():
-                assert not self.closed.is_set(), (self.ended, self.received[-2000:])
+                assert not self.closed.is_set(), (self.ended, bytes(self.received[-2000:]))
                 self._changed.clear()
                 await self._changed.wait()
 
@@ -182,7 +182,7 @@ class Wire:
                     message, rest = found
                     self.taken = len(self.received) - len(rest)
                     return message
-                assert not self.closed.is_set(), (self.ended, self.received[-2000:])
+                assert not self.closed.is_set(), (self.ended, bytes(self.received[-2000:]))
                 self._changed.clear()
                 await self._changed.wait()
 
@@ -267,7 +267,7 @@ class Provider:
     @property
     def received(self) -> list[bytes]:
         """What each connection received."""
-        return [link.received for link in self.links]
+        return [bytes(link.received) for link in self.links]
 
     async def link(self, number: int) -> Link:
         """The connection with this number, once it was accepted."""
