@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, cast
 
 from proxy.errors import RefusalError
 from proxy.relay.exchange import Exchange
+from proxy.relay.route import Route
 from proxy.wire.dialects.base import openai_error_body
-from proxy.wire.http1 import ChunkedReader, HeadParser, serialise
+from proxy.wire.http1 import ChunkedReader, HeadParser, KnownHead, serialise
 
 if TYPE_CHECKING:
     from proxy.relay.worker import Worker
@@ -32,6 +33,7 @@ class Client(asyncio.Protocol):
 
     __slots__ = (
         "_accepted_ns",
+        "_blocked",
         "_body_left_bytes",
         "_chunked",
         "_closing",
@@ -40,8 +42,10 @@ class Client(asyncio.Protocol):
         "_held",
         "_held_bytes",
         "_in_body",
+        "_known",
         "_raw_head",
         "_reading",
+        "_route",
         "_transport",
         "_worker",
         "deadline_ns",
@@ -54,6 +58,8 @@ class Client(asyncio.Protocol):
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # connection_made comes before any use
         self._exchange: Exchange | None = None
         self._head_parser: HeadParser | None = None
+        self._known: KnownHead | None = None
+        self._route: Route | None = None
         self._raw_head = b""
         self._accepted_ns = 0
         self._in_body = False
@@ -63,6 +69,7 @@ class Client(asyncio.Protocol):
         self._held_bytes = 0
         self._reading = True
         self._closing = False
+        self._blocked = False
         self.keep_alive = True
         """Set by the exchange: whether this connection carries another request."""
         self.reset = False
@@ -115,7 +122,7 @@ class Client(asyncio.Protocol):
         elif not self.keep_alive:
             self._close(at_ns)
         elif self._worker.draining and not self._held:
-            self._transport.close()
+            self._close(at_ns)
         else:
             self.set_deadline(self._worker.keepalive_ns, at_ns)
             if self._held:
@@ -133,7 +140,12 @@ class Client(asyncio.Protocol):
         elif self._raw_head:
             self._refuse(RefusalError("client_timeout", "The request's head did not arrive in time."), now_ns)
         else:
-            self._transport.close()
+            self._close(now_ns)
+
+    @property
+    def is_leaving(self) -> bool:
+        """True from the decision to close until the last byte is flushed."""
+        return self._closing or self._transport.is_closing()
 
     def drain(self) -> None:
         """No further request: idle connections close now, busy ones after their answer."""
@@ -160,8 +172,14 @@ class Client(asyncio.Protocol):
         if self._closing:
             return
         exchange = self._exchange
-        if exchange is None or self._in_body:
+        if self._in_body:
             self._read(data)
+        elif exchange is None:
+            # What is held came first; and a client that takes no answer gets no further one to take.
+            if self._held or self._blocked:
+                self._hold(data)
+            else:
+                self._read(data)
         elif exchange.tunnel is not None and exchange.tunnel.is_open:
             exchange.tunnel.from_client(data)
         else:
@@ -174,7 +192,7 @@ class Client(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
-        self._worker.clients.discard(self)
+        self._worker.client_gone(self)
         self.deadline_ns = 0
         if self._exchange is not None:
             self._exchange.client_left()
@@ -183,13 +201,17 @@ class Client(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client takes no more: stop reading the upstream."""
+        self._blocked = True
         if self._exchange is not None:
             self._exchange.client_blocked(True)
 
     def resume_writing(self) -> None:
         """The client takes bytes again."""
+        self._blocked = False
         if self._exchange is not None:
             self._exchange.client_blocked(False)
+        elif self._held:
+            asyncio.get_running_loop().call_soon(self._read_held)
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -200,7 +222,7 @@ class Client(asyncio.Protocol):
             self.pause_reading()
 
     def _read_held(self) -> None:
-        if self._exchange is None and not self._transport.is_closing():
+        if self._exchange is None and not (self._blocked or self._closing or self._transport.is_closing()):
             data = self.take_held()
             if data:
                 self._read(data)
@@ -211,7 +233,7 @@ class Client(asyncio.Protocol):
             while data and not self._closing:
                 if self._in_body:
                     data = self._read_body(data, at_ns)
-                elif self._exchange is None:
+                elif self._exchange is None and not self._blocked:
                     data = self._read_head(data, at_ns)
                 else:
                     self._hold(data)
@@ -225,6 +247,15 @@ class Client(asyncio.Protocol):
                 self._refuse(error, at_ns)
 
     def _read_head(self, data: bytes, at_ns: int) -> bytes:
+        worker = self._worker
+        known = self._known
+        if known is not None and not self._raw_head:
+            same = known.matches(data)
+            if same is not None and self._route is not None:
+                head_bytes, content_length = same
+                self._accepted_ns = at_ns
+                self._begin(self._route, content_length, at_ns)
+                return data[head_bytes:]
         parser = self._head_parser
         if parser is None:
             parser = self._head_parser = HeadParser()
@@ -234,7 +265,7 @@ class Client(asyncio.Protocol):
             self.set_deadline(self._worker.client_body_ns, at_ns)
         raw = self._raw_head + data if before else data
         end = raw.find(b"\r\n\r\n", max(before - 3, 0)) + 4
-        limit = self._worker.settings.limits.header_bytes
+        limit = worker.settings.limits.header_bytes
         if (end if end >= 4 else len(raw)) > limit:
             self._raw_head = raw[:limit]
             raise RefusalError("header_too_large", f"The request's head is larger than {limit} bytes.")
@@ -248,16 +279,21 @@ class Client(asyncio.Protocol):
         if not parser.complete:  # empty lines before a request (RFC 9112 2.2)
             return rest
         self._head_parser = None
-        head = parser.head(raw[:end], self._worker.interesting)
-        self._in_body = head.has_body
-        self._body_left_bytes = head.content_length or 0
-        self._chunked = ChunkedReader(limit) if head.chunked else None
-        self.keep_alive = True
-        worker = self._worker
-        exchange = self._exchange = Exchange(worker, self, head, self._accepted_ns)
-        worker.exchange_begun()
-        exchange.begin(at_ns)
+        raw = raw[:end]
+        head = parser.head(raw, worker.interesting)
+        self._known = None if head.chunked else KnownHead(raw)
+        self._route = Route(worker, head)
+        self._begin(self._route, head.content_length, at_ns)
         return rest
+
+    def _begin(self, route: Route, content_length: int | None, at_ns: int) -> None:
+        self._body_left_bytes = content_length or 0
+        self._chunked = ChunkedReader(self._worker.settings.limits.header_bytes) if route.head.chunked else None
+        self._in_body = bool(content_length) or route.head.chunked
+        self.keep_alive = True
+        exchange = self._exchange = Exchange(self._worker, self, route, content_length, self._accepted_ns)
+        self._worker.exchange_begun()
+        exchange.begin(at_ns)
 
     def _read_body(self, data: bytes, at_ns: int) -> bytes:
         exchange = self._exchange

@@ -10,8 +10,6 @@ of the way first, so that the second end finds nothing to do (ARCHITECTURE.md 5.
 import asyncio
 import random
 from enum import Enum, auto
-from hashlib import sha256
-from hmac import compare_digest
 from time import monotonic_ns, time, time_ns
 from typing import TYPE_CHECKING
 
@@ -19,7 +17,6 @@ from proxy.errors import RefusalError
 from proxy.observe.observer import Observer
 from proxy.policy.decide import Origin, decide, may_enforce
 from proxy.record import (
-    OPAQUE,
     Action,
     Decision,
     End,
@@ -28,13 +25,12 @@ from proxy.record import (
     ResponseFacts,
     end_of_refusal,
 )
-from proxy.relay.pool import Pool
+from proxy.relay.route import Route
 from proxy.relay.tunnel import Tunnel
 from proxy.relay.upstream import Upstream
-from proxy.wire import coding, dialects
-from proxy.wire.dialects.base import Dialect, openai_error_body
-from proxy.wire.http1 import LAST_CHUNK, Headers, RequestHead, ResponseHead, chunk, serialise, without
-from proxy.wire.paths import canonical, strip_prefix
+from proxy.wire import coding
+from proxy.wire.dialects.base import openai_error_body
+from proxy.wire.http1 import LAST_CHUNK, Headers, ResponseHead, chunk, serialise, without
 from proxy.wire.sse import UsageCutter
 from proxy.wire.trace_context import continue_trace
 
@@ -44,11 +40,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Exchange"]
 
+_ID_MASK = (1 << 96) - 1
 _IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS"))
-_CREDENTIALS = (b"authorization", b"api-key", b"x-api-key")
 _UNSENT_BYTES = 65536
 """Request bytes held for an upstream that is still connecting; more stays in the client's socket."""
-_OPAQUE_FACTS = RequestFacts(dialect=OPAQUE)
 _NO_DECISION = Decision()
 
 
@@ -64,174 +59,94 @@ class Phase(Enum):
 
 
 class Exchange:
-    """See the module; made by a client connection when a request head is complete."""
+    """See the module; made by a client connection when a request head is complete.
 
-    __slots__ = (
-        "_accepted_ns",
-        "_app",
-        "_blocked_since_ns",
-        "_body",
-        "_chunked_to_client",
-        "_client",
-        "_client_blocked_ns",
-        "_connect_started_ns",
-        "_connected_ns",
-        "_connecting",
-        "_cutter",
-        "_decision",
-        "_decoded",
-        "_degraded",
-        "_dialect",
-        "_facts",
-        "_first_write_ns",
-        "_head",
-        "_headers_ns",
-        "_key_name",
-        "_observer",
-        "_pending_head",
-        "_pool",
-        "_request_bytes",
-        "_request_complete",
-        "_request_complete_ns",
-        "_request_sent_ns",
-        "_resend_count",
-        "_response",
-        "_response_bytes",
-        "_started_unix_ns",
-        "_status",
-        "_target",
-        "_trace",
-        "_trace_propagated",
-        "_unsent",
-        "_unsent_bytes",
-        "_upstream",
-        "_upstream_blocked",
-        "_usage_asked",
-        "_worker",
-        "_wrote_request",
-        "id",
-        "phase",
-        "tunnel",
-    )
+    Defaults are class attributes: an exchange sets what happens to it, which is half of them.
+    """
 
-    def __init__(self, worker: "Worker", client: "Client", head: RequestHead, accepted_ns: int) -> None:
+    phase = Phase.REQUEST
+    tunnel: Tunnel | None = None
+    _decision = _NO_DECISION
+    _body: list[bytes] | None = None
+    """The body as far as it came, while it is to be read before it is sent; then what is to be sent."""
+    _decoded = False
+    _request_bytes = 0
+    _request_complete = False
+    _request_complete_ns: int | None = None
+    _unsent: list[bytes] | None = None
+    """Body bytes that wait for a connection."""
+    _unsent_bytes = 0
+    _wrote_request = False
+    _usage_asked = False
+    _upstream: Upstream | None = None
+    _upstream_blocked = False
+    _connecting: asyncio.Task[None] | None = None
+    _connect_started_ns: int | None = None
+    _connected_ns: int | None = None
+    _request_sent_ns: int | None = None
+    _headers_ns: int | None = None
+    _first_write_ns: int | None = None
+    _resend_count = 0
+    _response: ResponseHead | None = None
+    _status: int | None = None
+    _pending_head = b""
+    _chunked_to_client = False
+    _observer: Observer | None = None
+    _cutter: UsageCutter | None = None
+    _degraded: str | None = None
+    _response_bytes = 0
+    _client_blocked_ns = 0
+    _blocked_since_ns = 0
+
+    def __init__(
+        self, worker: "Worker", client: "Client", route: Route, content_length: int | None, accepted_ns: int
+    ) -> None:
         self._worker = worker
         self._client = client
-        self._head = head
+        self._route = route
+        self._head = route.head
+        self._pool = route.pool
+        self._dialect = route.dialect
+        self._facts = route.facts
+        self._content_length = content_length
         self._accepted_ns = accepted_ns
         self._started_unix_ns = time_ns() - (monotonic_ns() - accepted_ns)
         bits = random.getrandbits(352)
-        self.id = f"{bits & (1 << 96) - 1:024x}"
-        named = head.named
-        telemetry = worker.settings.telemetry
-        self._trace = continue_trace(
-            named.get(b"traceparent"), named.get(b"tracestate"), bits >> 96, telemetry.sample_ratio
-        )
-        self.phase = Phase.REQUEST
-        self.tunnel: Tunnel | None = None
-        self._pool: Pool | None = None
-        self._dialect: Dialect | None = None
-        self._facts = _OPAQUE_FACTS
-        self._decision = _NO_DECISION
-        self._target = head.target
-        self._app = None
-        app = named.get(worker.app_header)
-        if app is not None:
-            self._app = app[:128].decode("latin-1")
-        self._key_name: str | None = None
-        self._body: list[bytes] | None = None
-        self._decoded = False
-        self._request_bytes = 0
-        self._request_complete = False
-        self._request_complete_ns: int | None = None
-        self._unsent: list[bytes] = []
-        self._unsent_bytes = 0
-        self._wrote_request = False
-        self._usage_asked = False
-        self._upstream: Upstream | None = None
-        self._upstream_blocked = False
-        self._connecting: asyncio.Task[None] | None = None
-        self._connect_started_ns: int | None = None
-        self._connected_ns: int | None = None
-        self._request_sent_ns: int | None = None
-        self._headers_ns: int | None = None
-        self._first_write_ns: int | None = None
-        self._resend_count = 0
-        self._response: ResponseHead | None = None
-        self._status: int | None = None
-        self._pending_head = b""
-        self._chunked_to_client = False
-        self._observer: Observer | None = None
-        self._cutter: UsageCutter | None = None
-        self._degraded: str | None = None
-        self._response_bytes = 0
-        self._client_blocked_ns = 0
-        self._blocked_since_ns = 0
+        self.id = f"{bits & _ID_MASK:024x}"
+        self._trace = continue_trace(route.traceparent, route.tracestate, bits >> 96, worker.sample_ratio)
 
     # -- the request, from the client ---------------------------------------------------------------------------------
 
     def begin(self, at_ns: int) -> None:
         """The head is here: choose the upstream, and whether the body is read or streamed."""
-        try:
-            self._route()
-        except RefusalError as error:
-            self.refuse(error)
+        worker, route = self._worker, self._route
+        limits = worker.settings.limits
+        if limits.in_flight and worker.exchanges_active > limits.in_flight:
+            self.refuse(RefusalError("overloaded", "Lengthwise has as many requests in flight as it may have."))
             return
-        head = self._head
-        if head.expect_continue and head.has_body:
+        if route.refusal is not None:
+            self.refuse(route.refusal)
+            return
+        if route.websocket:
+            self.tunnel = Tunnel(self._client)
+        has_body = self._head.chunked or bool(self._content_length)
+        if self._dialect is not None:
+            if (self._content_length or 0) > limits.observed_body_bytes:
+                try:
+                    self._too_large_to_read()
+                except RefusalError as error:
+                    self.refuse(error)
+                    return
+            else:
+                self._body = []
+        if has_body and self._head.expect_continue:
             self._client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if self._body is None:
             self._take_connection()
-        if not head.has_body:
+        if not has_body:
             self.request_end(at_ns)
         elif self.phase is Phase.REQUEST:
-            self._client.set_deadline(self._worker.client_body_ns, at_ns)
-
-    def _route(self) -> None:
-        worker, head = self._worker, self._head
-        settings = worker.settings
-        limit = settings.limits.in_flight
-        if limit and worker.exchanges_active > limit:
-            raise RefusalError("overloaded", "Lengthwise has as many requests in flight as it may have.")
-        for pool in worker.pools:
-            target = strip_prefix(head.target, pool.prefix)
-            if target is not None:
-                self._pool, self._target = pool, target
-                break
-        else:
-            raise RefusalError("unknown_route", "No upstream is configured for this path.")
-        if head.method == b"POST":
-            self._dialect = dialects.match(canonical(self._target))
-            if self._dialect is None and settings.limits.unknown_routes == "block":
-                raise RefusalError("unknown_route", "This path is not one that Lengthwise may relay.")
-        self._check_key()
-        if head.upgrade == b"websocket" and head.method == b"GET" and settings.limits.upgrades == "pass":
-            self.tunnel = Tunnel(self._client)
-        if self._dialect is not None:
-            self._facts = RequestFacts(dialect=self._dialect.name)
-            if (head.content_length or 0) > settings.limits.observed_body_bytes:
-                self._too_large_to_read()
-            else:
-                self._body = []
-
-    def _check_key(self) -> None:
-        settings, pool = self._worker.settings, self._pool
-        assert pool is not None
-        if not settings.keys and pool.credential is None:
-            return
-        named = self._head.named
-        for name in _CREDENTIALS:
-            value = named.get(name)
-            if value is None:
-                continue
-            token = value.split(b" ", 1)[1] if name == b"authorization" and b" " in value else value
-            digest = sha256(token.strip()).hexdigest()
-            for key_name, expected in settings.keys.items():
-                if compare_digest(digest, expected):
-                    self._key_name = key_name
-                    return
-        if pool.credential is not None and settings.keys:
-            raise RefusalError("unknown_key", "This key is not one that may use this upstream.")
+            self._client.set_deadline(worker.client_body_ns, at_ns)
 
     def _too_large_to_read(self) -> None:
         """A body over `observed_body_bytes` streams unobserved, unless a rule would have to read it."""
@@ -263,11 +178,13 @@ class Exchange:
         if self._upstream is not None and self._wrote_request:
             self._upstream.transport.write(chunk(data) if self._head.chunked else data)
         else:
+            if self._unsent is None:
+                self._unsent = []
             self._unsent.append(data)
             self._unsent_bytes += len(data)
             if self._unsent_bytes > _UNSENT_BYTES:
                 self._client.pause_reading()
-        if self.phase is Phase.SEND:
+        if self.phase is Phase.SEND and not self._upstream_blocked:
             self._client.set_deadline(self._worker.client_body_ns, at_ns)
 
     def request_end(self, at_ns: int) -> None:
@@ -291,10 +208,9 @@ class Exchange:
         dialect, pool, worker, head = self._dialect, self._pool, self._worker, self._head
         assert dialect is not None
         assert pool is not None
-        plain = body
-        encoding = head.named.get(b"content-encoding", b"").strip().lower().decode("latin-1")
+        plain, encoding = body, self._route.encoding
         facts: RequestFacts
-        if encoding and encoding != "identity":
+        if encoding:
             decoder = coding.decoder(encoding)
             plain = b"" if decoder is None else decoder.decode(body)
             if decoder is None or decoder.failed:
@@ -302,10 +218,12 @@ class Exchange:
             else:
                 facts = dialect.read_request(plain)
         else:
-            encoding = ""
             facts = dialect.read_request(plain)
         self._facts = facts
-        origin = Origin(pool.upstream.name, self._app, self._key_name, head.headers)
+        if facts.degraded is not None and may_enforce(pool.upstream.name, dialect.name, worker.policies):
+            # What cannot be judged cannot be capped: the upstream might read more in it than we do (ARCHITECTURE.md 5.6).
+            raise RefusalError("ambiguous_body", f"A policy on this route cannot judge this body: {facts.degraded}.")
+        origin = Origin(pool.upstream.name, self._route.app, self._route.key_name, head.headers)
         decision = decide(facts, origin, worker.policies, worker.live, time())
         if decision.action is Action.INSERTED:
             decision = decision._replace(limit_field=pool.insert_field)
@@ -369,10 +287,11 @@ class Exchange:
             self._request_is_sent()
             return
         pieces = [data]
-        pieces += [chunk(piece) for piece in self._unsent if piece] if head.chunked else self._unsent
+        unsent = self._unsent or ()
+        pieces += [chunk(piece) for piece in unsent if piece] if head.chunked else unsent
         if self._request_complete and head.chunked:
             pieces.append(LAST_CHUNK)
-        self._unsent, self._unsent_bytes = [], 0
+        self._unsent, self._unsent_bytes = None, 0
         self._client.resume_reading()  # before the write, which may find the upstream full and pause it again
         connection.transport.write(b"".join(pieces))
         if self._request_complete:
@@ -389,43 +308,21 @@ class Exchange:
         self._client.set_deadline(self._worker.first_byte_ns, now_ns)
 
     def _request_head(self) -> bytes:
-        head, pool, worker = self._head, self._pool, self._worker
-        assert pool is not None
-        named = head.named
-        drop = {name for name in worker.private_headers if name in named}
-        extra: Headers = []
-        if worker.propagate:
-            drop |= {b"traceparent", b"tracestate"}
-            extra.append((b"traceparent", self._trace.traceparent))
+        made = self._route.upstream_head(usage_asked=self._usage_asked, decoded=self._decoded)
+        trace = b""
+        if self._worker.propagate:
+            trace = b"traceparent: %b\r\n" % self._trace.traceparent
             if self._trace.trace_state:
-                extra.append((b"tracestate", self._trace.trace_state.encode("latin-1")))
-        if pool.credential is not None:
-            drop |= set(_CREDENTIALS)
-            provider = pool.upstream.provider
-            if provider.startswith("azure"):
-                extra.append((b"api-key", pool.credential))
-            elif provider.startswith("anthropic"):
-                extra.append((b"x-api-key", pool.credential))
-            else:
-                extra.append((b"Authorization", b"Bearer " + pool.credential))
-        if self._usage_asked:
-            drop.add(b"accept-encoding")
-            extra.append((b"Accept-Encoding", b"identity"))
-        if self._decoded:
-            drop.add(b"content-encoding")
-        headers = without(head.headers, drop) if drop else head.headers
+                trace += b"tracestate: %b\r\n" % self._trace.trace_state.encode("latin-1")
         if self._body is not None:
-            extra.append((b"Content-Length", b"%d" % len(self._body[0])))
-        elif head.chunked:
-            extra.append((b"Transfer-Encoding", b"chunked"))
-        elif head.content_length is not None:
-            extra.append((b"Content-Length", b"%d" % head.content_length))
-        if self.tunnel is not None:
-            extra += ((b"Connection", b"Upgrade"), (b"Upgrade", b"websocket"))
-        return serialise(
-            b"%b %b%b HTTP/1.1" % (head.method, pool.base_path, self._target),
-            [(b"Host", pool.host_header), *headers, *extra],
-        )
+            framing = b"Content-Length: %d\r\n" % len(self._body[0])
+        elif self._head.chunked:
+            framing = b"Transfer-Encoding: chunked\r\n"
+        elif self._content_length is not None:
+            framing = b"Content-Length: %d\r\n" % self._content_length
+        else:
+            framing = b""
+        return b"%b%b%b\r\n" % (made, trace, framing)
 
     # -- the response, from the upstream ------------------------------------------------------------------------------
 
@@ -580,7 +477,8 @@ class Exchange:
             and not upstream.answered
             and not self._resend_count
             and self._head.method in _IDEMPOTENT
-            and not self._head.has_body
+            and not self._head.chunked
+            and not self._content_length
         ):
             self._resend_count = 1
             self._request_sent_ns = None
@@ -727,7 +625,6 @@ class Exchange:
     ) -> ExchangeRecord:
         pool, trace, dialect = self._pool, self._trace, self._dialect
         upstream = None if pool is None else pool.upstream
-        retries = self._head.named.get(b"x-stainless-retry-count", b"")
         usage = response.usage
         decision = self._decision
         if decision is _NO_DECISION and self._facts.requested_max_tokens is not None:
@@ -746,15 +643,15 @@ class Exchange:
             client_span_id=trace.client_span_id,
             sampled=trace.sampled,
             trace_state=trace.trace_state,
-            method=self._head.method.decode("latin-1"),
+            method=self._route.method,
             route=None if dialect is None else dialect.route,
             scheme=self._worker.scheme,
             upstream=None if upstream is None else upstream.name,
             provider=None if upstream is None else upstream.provider,
             server_address=None if pool is None else pool.host,
             server_port=None if pool is None else pool.port,
-            app=self._app,
-            key_name=self._key_name,
+            app=self._route.app,
+            key_name=self._route.key_name,
             request=self._facts,
             decision=decision,
             response=response,
@@ -763,7 +660,7 @@ class Exchange:
             error_type=error_type,
             upstream_tried=tried and (self._connect_started_ns is not None or self._wrote_request),
             resend_count=self._resend_count,
-            sdk_retry_count=int(retries) if retries.isdigit() and len(retries) < 4 else None,
+            sdk_retry_count=self._route.sdk_retry_count,
             request_bytes=self._request_bytes,
             response_bytes=self._response_bytes,
             usage_source="provider" if usage is not None and usage.output_tokens is not None else "none",

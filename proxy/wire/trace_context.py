@@ -5,7 +5,7 @@ Source: W3C Trace Context, Level 1, 3.2 (traceparent) and 3.3 (tracestate).
 """
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["TraceContext", "continue_trace"]
 
@@ -13,8 +13,7 @@ _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-
 _TRACE_STATE_BYTES = 512  # 3.3.1.5: vendors should propagate at least 512 characters; more is cut off whole
 
 
-@dataclass(frozen=True, slots=True)
-class TraceContext:
+class TraceContext(NamedTuple):
     """The ids of one exchange, decided before its first byte goes upstream."""
 
     trace_id: str
