@@ -1,6 +1,6 @@
 """The `lengthwise` command.
 
-Exit codes: 0 ok, 1 a finding or a failure, 2 usage or configuration.
+Exit codes: 0 ok, 1 a finding or a failure, 2 usage or configuration; 130 interrupted before anything was started.
 """
 
 import argparse
@@ -69,7 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         simulate.set_defaults(run=simulator.run)
 
     parsed = parser.parse_args(arguments)
-    code: int = parsed.run(parsed)
+    try:
+        code: int = parsed.run(parsed)
+    except KeyboardInterrupt:  # before the command could say what Ctrl-C means to it
+        return 130
     return code
 
 
