@@ -9,6 +9,8 @@ Source: ARCHITECTURE.md 3, 5.8, 5.11.
 
 import asyncio
 import logging
+import os
+import re
 import shutil
 import signal
 import socket
@@ -32,15 +34,28 @@ _log = logging.getLogger(__name__)
 
 _BACKLOG = 1024
 _RESTART_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-"""Pause before each restart in a row; a child that lived for a minute begins again at the first."""
+"""Pause before each restart in a row; a child that lived for `_LONG_S` begins again at the first."""
+_LONG_S = 60.0
 _HEARTBEAT_S = 3.0
 """A worker whose heartbeat (each 0.5 s) is older than this does not count as ready."""
 _LEAVE_S = 3.0
 """The recorder's time to flush, and a worker's beyond `drain_s`."""
-_START_S = 5.0
+_START_S = 30.0
+"""A worker starts in about 0.2 s, mostly imports; one that needs longer than this is stuck."""
+_START_FAILURES = 3
+"""A worker that ended so often before all were ready will not get better: the service does not start."""
+_RECORDER_START_S = 5.0
 """The recorder's first start takes about one second, mostly imports."""
-_ADMIN_HEAD_BYTES = 16384
+_SUPERVISORS = {signal.SIGINT, signal.SIGHUP}
+"""A terminal sends them to the whole process group, the children included; what they mean is for us to say."""
+_ADMIN_HEAD_BYTES = 8192
+_HEAD = re.compile(
+    rb"[A-Z]+ /[\w./%~-]*(?:\?[!-~]*)? HTTP/1\.[01]\r\n(?:[\w!#$%&'*+.^`|~-]+:[\t -~\x80-\xff]*\r\n)*\r\n", re.ASCII
+)
+"""What we answer or relay. Anything else the recorder's server would refuse too, but with its text in the log."""
 _ADMIN_TIMEOUT_S = 30.0
+_RELAYED = (b"host", b"accept", b"accept-encoding")
+_NO_RECORDER = {"status": "unavailable", "reason": "the recorder is restarting"}
 
 
 class StartError(LengthwiseError):
@@ -58,10 +73,12 @@ class _Child:
         self.process: asyncio.subprocess.Process | None = None
         self.heartbeat_s = 0.0
         """Monotonic moment of the last message."""
+        self.failures = 0
+        """Ends in a row, each soon after its start."""
         self._module = module
         self._fds = fds
         self._init = init
-        self._leaving = False
+        self._leaving = asyncio.Event()
         self._writer: asyncio.StreamWriter | None = None
         self.task = asyncio.get_running_loop().create_task(self._keep())
 
@@ -72,7 +89,7 @@ class _Child:
 
     def leave(self) -> None:
         """Tell it to drain or flush and exit."""
-        self._leaving = True
+        self._leaving.set()
         if self.process is not None and self.process.returncode is None:
             self.process.terminate()
 
@@ -82,30 +99,30 @@ class _Child:
             self.process.kill()
 
     async def _keep(self) -> None:
-        failures = 0
-        while not self._leaving:
+        while not self._leaving.is_set():
             started_s = time.monotonic()
-            code = await self._run()
-            if self._leaving:
+            try:
+                end = f"code {await self._run()}"
+            except OSError as error:  # no process, no socket: the machine may have some again later
+                end = str(error)
+            if self._leaving.is_set():
                 return
-            failures = 0 if time.monotonic() - started_s > 60 else failures + 1
-            pause_s = _RESTART_S[min(failures, len(_RESTART_S)) - 1] if failures else 0
-            _log.error("%s ended with code %s; restarting in %.1f s", self.name, code, pause_s)
-            await asyncio.sleep(pause_s)
+            self.failures = 1 if time.monotonic() - started_s > _LONG_S else self.failures + 1
+            pause_s = _RESTART_S[min(self.failures, len(_RESTART_S)) - 1]
+            _log.error("%s ended with %s; restarting in %.1f s", self.name, end, pause_s)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._leaving.wait(), pause_s)
 
     async def _run(self) -> int | None:
         ours, theirs = socket.socketpair()
         with theirs:
-            fd = theirs.fileno()
-            self.process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                self._module,
-                "--control",
-                str(fd),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(fd, *self._fds),
-            )
+            try:
+                self.process = await self._start(theirs.fileno())
+            except OSError:
+                ours.close()
+                raise
+        if self._leaving.is_set():
+            self.process.terminate()  # whoever said so found no process yet
         reader, self._writer = await asyncio.open_connection(sock=ours, limit=2**20)
         self.send({"init": self._init()})
         try:
@@ -121,6 +138,24 @@ class _Child:
             self._writer.close()
             self._writer = None
         return await self.process.wait()
+
+    async def _start(self, control_fd: int) -> asyncio.subprocess.Process:
+        # They inherit the mask: from its first instruction on, a child is deaf to what it must not act upon.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SUPERVISORS)
+        try:
+            return await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",  # the folder that we were started in may hold a proxy.py or json.py of its own
+                "-m",
+                self._module,
+                "--control",
+                str(control_fd),
+                stdin=asyncio.subprocess.DEVNULL,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},  # what we could import, they can
+                pass_fds=(control_fd, *self._fds),
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SUPERVISORS)
 
 
 class _Supervisor:
@@ -192,6 +227,32 @@ class _Supervisor:
         now_s = time.monotonic()
         return sum(worker.ready and now_s - worker.heartbeat_s < _HEARTBEAT_S for worker in self.workers)
 
+    async def start(self) -> None:
+        """Wait until every worker is ready, or we are told to leave.
+
+        Raises:
+            StartError: a worker cannot start.
+        """
+        leaving = asyncio.create_task(self.leaving.wait())
+        late_s = time.monotonic() + _START_S
+        while self.ready_workers < len(self.workers) and not self.leaving.is_set():
+            for worker in self.workers:
+                if worker.failures >= _START_FAILURES:
+                    raise StartError(f"{worker.name} cannot start: it ended {worker.failures} times, see above")
+                if not worker.first_ready.is_set() and time.monotonic() > late_s:
+                    raise StartError(f"{worker.name} was not ready within {_START_S:.0f} s")
+            await asyncio.wait([leaving], timeout=0.01)
+
+    def stop(self) -> None:
+        """The first signal drains; each further one ends at once what is still being waited for."""
+        if not self.leaving.is_set():
+            self.leaving.set()
+            return
+        late = [worker for worker in self.workers if not worker.task.done()] or [self.recorder]
+        _log.warning("told again to leave: not waiting for %s", ", ".join(child.name for child in late))
+        for child in late:
+            child.kill()
+
     async def leave(self) -> None:
         """Drain the workers, then let the recorder flush what they sent last."""
         drain_s = self.settings.timeouts.drain_s
@@ -217,7 +278,9 @@ class _Supervisor:
         head = await reader.readuntil(b"\r\n\r\n")
         method, target, *_ = [*head.split(b"\r\n", 1)[0].split(b" "), b"", b""]
         path = target.split(b"?", 1)[0]
-        if path == b"/healthz":
+        if not _HEAD.fullmatch(head):
+            await _reply(writer, method, 400, {"status": "refused", "reason": "no HTTP/1.1 request"})
+        elif path == b"/healthz":
             # Alive while this loop runs; workers restart by themselves, so their absence is no reason to kill us.
             await _reply(writer, method, 200, {"status": "ok"})
         elif path == b"/readyz":
@@ -229,39 +292,43 @@ class _Supervisor:
         else:
             # Traffic does not wait for the recorder to start; whoever asks for metrics in the first second may.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.recorder.first_ready.wait(), _START_S)
+                await asyncio.wait_for(self.recorder.first_ready.wait(), _RECORDER_START_S)
             if self.recorder.ready:
-                await self._relay(head, reader, writer)
+                await self._relay(head, writer)
             else:
-                await _reply(writer, method, 503, {"status": "unavailable", "reason": "the recorder is restarting"})
+                await _reply(writer, method, 503, _NO_RECORDER)
 
-    async def _relay(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """The recorder answers; one request for each connection, so that nothing has to be parsed on the way back."""
-        start, rest = head.split(b"\r\n", 1)
-        fields = [line for line in rest.split(b"\r\n") if line and not line.lower().startswith(b"connection:")]
+    async def _relay(self, head: bytes, writer: asyncio.StreamWriter) -> None:
+        """The recorder answers; one request for each connection, so that nothing has to be parsed on the way back.
+
+        Nothing on the admin port takes a body, and none is relayed, nor any field that could announce one.
+        """
+        start, *lines = head.rstrip(b"\r\n").split(b"\r\n")
+        fields = {line.partition(b":")[0].lower(): line for line in lines}
+        relayed = [fields[name] for name in _RELAYED if name in fields]
+        from_recorder, to_recorder = await asyncio.open_unix_connection(f"{self._directory}/admin")
+        to_recorder.write(b"\r\n".join((start, *relayed, b"Connection: close", b"", b"")))
         try:
-            from_recorder, to_recorder = await asyncio.open_unix_connection(f"{self._directory}/admin")
-        except OSError:
-            await _reply(writer, b"GET", 503, {"status": "unavailable", "reason": "the recorder does not answer"})
-            return
-        to_recorder.write(b"\r\n".join((start, *fields, b"Connection: close", b"", b"")))
-        up = asyncio.create_task(_copy(reader, to_recorder))
-        try:
-            await _copy(from_recorder, writer)
+            if not await _copy(from_recorder, writer):
+                await _reply(writer, head.split(b" ", 1)[0], 503, _NO_RECORDER)
         finally:
-            up.cancel()
             to_recorder.close()
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65536):
-        writer.write(data)
-        await writer.drain()
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
+    """Bytes copied until either side ended or broke."""
+    copied = 0
+    with suppress(OSError):
+        while data := await reader.read(65536):
+            copied += len(data)
+            writer.write(data)
+            await writer.drain()
+    return copied
 
 
 async def _reply(writer: asyncio.StreamWriter, method: bytes, status: int, body: dict[str, Any]) -> None:
     text = orjson.dumps(body) + b"\n"
-    reason = b"OK" if status == 200 else b"Service Unavailable"
+    reason = {200: b"OK", 400: b"Bad Request", 503: b"Service Unavailable"}[status]
     writer.write(
         b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
         % (status, reason, len(text))
@@ -298,7 +365,11 @@ def _listener(address: Address) -> socket.socket:
 
 def _unix_listener(path: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.bind(path)
+    try:
+        sock.bind(path)
+    except OSError as error:
+        sock.close()
+        raise StartError(f"cannot listen on {path}: {error.strerror or error}") from error
     sock.listen(_BACKLOG)
     sock.setblocking(False)
     return sock
@@ -315,30 +386,33 @@ async def _serve(settings: Settings, policies: PolicySet, directory: str, say: C
     supervisor = _Supervisor(settings, policies, listener, directory)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, supervisor.leaving.set)
+        loop.add_signal_handler(number, supervisor.stop)
     loop.add_signal_handler(signal.SIGHUP, supervisor.reload)
     admin = await asyncio.start_server(supervisor.admin, sock=admin_listener, limit=_ADMIN_HEAD_BYTES)
-    leaving = loop.create_task(supervisor.leaving.wait())
-    while supervisor.ready_workers < len(supervisor.workers) and not supervisor.leaving.is_set():
-        await asyncio.wait([leaving], timeout=0.01)
-    if not supervisor.leaving.is_set():
-        say(f"listening on {_url(listener, 'https' if settings.listen_tls else 'http')}/v1")
-        say(f"admin on {_url(admin_listener, 'http')}")
-    await leaving
-    # From here new connections are refused, unless a successor listens on the same socket.
-    listener.close()
-    await supervisor.leave()
-    admin.close()
+    try:
+        await supervisor.start()
+        if not supervisor.leaving.is_set():
+            say(f"listening on {_url(listener, 'https' if settings.listen_tls else 'http')}/v1")
+            say(f"admin on {_url(admin_listener, 'http')}")
+        await supervisor.leaving.wait()
+    finally:
+        # From here new connections are refused, unless a successor listens on the same socket.
+        listener.close()
+        await supervisor.leave()
+        admin.close()
 
 
 def run(settings: Settings, policies: PolicySet, say: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT; `say` gets the two ready lines.
 
     Raises:
-        StartError: an address cannot be bound.
+        StartError: an address cannot be bound, or the workers cannot start.
     """
     # Unix socket paths are limited to some 100 bytes, so the directory is the system's, readable by us alone.
-    directory = tempfile.mkdtemp(prefix="lengthwise-")
+    try:
+        directory = tempfile.mkdtemp(prefix="lengthwise-")
+    except OSError as error:
+        raise StartError(f"cannot make a folder for sockets: {error.strerror or error}") from error
     try:
         asyncio.run(_serve(settings, policies, directory, say))
     finally:
