@@ -99,8 +99,9 @@ class Client(asyncio.Protocol):
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read again."""
-        if not self._reading and not self._transport.is_closing():
+        """Read again, unless more is held than may be."""
+        held_too_much = self._held_bytes > self._worker.settings.limits.header_bytes
+        if not (self._reading or held_too_much or self._transport.is_closing()):
             self._reading = True
             self._transport.resume_reading()
 
@@ -281,7 +282,7 @@ class Client(asyncio.Protocol):
         self._head_parser = None
         raw = raw[:end]
         head = parser.head(raw, worker.interesting)
-        self._known = None if head.chunked else KnownHead(raw)
+        self._known = None if head.chunked else KnownHead.of(raw, head.content_length)
         self._route = Route(worker, head)
         self._begin(self._route, head.content_length, at_ns)
         return rest
@@ -338,6 +339,7 @@ class Client(asyncio.Protocol):
         """Flush and close; wait a little for a client that is still sending, so that it can read its answer."""
         self._closing = True
         self._held.clear()
+        self._held_bytes = 0
         self.set_deadline(_LINGER_NS if self._in_body else self._worker.keepalive_ns, at_ns)
         if self._in_body and self._transport.can_write_eof():
             self.resume_reading()

@@ -165,14 +165,19 @@ class KnownHead:
     checked to be a number means the same.
     """
 
-    __slots__ = ("_after", "_before", "_length_bytes")
+    __slots__ = ("_after", "_before")
 
-    def __init__(self, raw: bytes) -> None:
+    def __init__(self, before: bytes, after: bytes) -> None:
+        self._before = before
+        self._after = after
+
+    @classmethod
+    def of(cls, raw: bytes, content_length: int | None) -> "KnownHead | None":
+        """A checked head and the length that was read in it; None when that is spelled in a way not known here."""
+        if content_length is None:
+            return cls(raw, b"")
         found = _CONTENT_LENGTH.search(raw)
-        start, end = (len(raw), len(raw)) if found is None else found.span(1)
-        self._before = raw[:start]
-        self._after = raw[end:]
-        self._length_bytes = len(raw) - (end - start)
+        return None if found is None else cls(raw[: found.start(1)], raw[found.end(1) :])
 
     def matches(self, data: bytes) -> tuple[int, int | None] | None:
         """(bytes of the head, its Content-Length) when `data` begins with the known head; None when it does not."""

@@ -94,7 +94,9 @@ async def test_invariant_1_transparent_response_head():
         )
 
 
-@pytest.mark.parametrize("status", [b"429 Too Many Requests", b"500 Oops", b"503 Busy", b"529 Overloaded", b"307 Elsewhere"])
+@pytest.mark.parametrize(
+    "status", [b"429 Too Many Requests", b"500 Oops", b"503 Busy", b"529 Overloaded", b"307 Elsewhere"]
+)
 async def test_invariant_1_an_upstreams_own_error_passes_as_it_is(status: bytes):
     """Errors, rate limits and redirects are the client's business: no retry, no other envelope, end complete."""
     body = b'{"detail":"mine"}'
@@ -222,7 +224,9 @@ REQUESTS = [
     b"GET /v1/models?a=%20 HTTP/1.1\r\nHost: a\r\n\r\n",
 ]
 ANSWERS = [
-    chunked(sse(b'{"choices":[{"index":0,"delta":{"role":"assistant"}}]}', CHUNK, STOP, USAGE, b"[DONE]"), EVENT_STREAM),
+    chunked(
+        sse(b'{"choices":[{"index":0,"delta":{"role":"assistant"}}]}', CHUNK, STOP, USAGE, b"[DONE]"), EVENT_STREAM
+    ),
     b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + ok(b'{"choices":[{"index":0,"finish_reason":"stop"}]}'),
     b"HTTP/1.1 100 Continue\r\n\r\n" + ok(b"\r\n\r\n0\r\n\r\n", b"X: y"),
     b"HTTP/1.1 204 No Content\r\n\r\n",
@@ -262,7 +266,10 @@ async def test_invariant_1_facts_and_bytes_do_not_depend_on_segments(
             record = await served.record()
             upstream_bytes = read_message(provider.links[0].received)
             assert upstream_bytes is not None
-            got = [(one.start, [pair for pair in one.headers if pair[0] != b"x-lengthwise-id"], one.body) for one in answers]
+            got = [
+                (one.start, [pair for pair in one.headers if pair[0] != b"x-lengthwise-id"], one.body)
+                for one in answers
+            ]
             sent = upstream_bytes[0]
             return got, sent.start, [pair for pair in sent.headers if pair[0] != b"Host"], sent.body, _facts(record)
 
@@ -278,7 +285,10 @@ _SSE_BODY = sse(CHUNK, STOP, b"[DONE]")
 TEMPLATES = {
     "chunked stream": (chunked(_SSE_BODY, EVENT_STREAM), b"".join(_SSE_BODY)),
     "fixed document": (ok(b'{"choices":[{"index":0}]}'), b'{"choices":[{"index":0}]}'),
-    "close-delimited stream": (b"HTTP/1.1 200 OK\r\n" + EVENT_STREAM + b"\r\n\r\n" + b"".join(_SSE_BODY), b"".join(_SSE_BODY)),
+    "close-delimited stream": (
+        b"HTTP/1.1 200 OK\r\n" + EVENT_STREAM + b"\r\n\r\n" + b"".join(_SSE_BODY),
+        b"".join(_SSE_BODY),
+    ),
     "chunked gzip stream": (
         chunked([gzip.compress(b"".join(_SSE_BODY), mtime=0)], EVENT_STREAM, b"Content-Encoding: gzip"),
         gzip.compress(b"".join(_SSE_BODY), mtime=0),
@@ -510,7 +520,10 @@ async def test_with_deliver_the_extra_event_stays():
     """`usage: deliver` asks and leaves the answer in the stream."""
     events = sse(CHUNK, STOP, USAGE, b"[DONE]")
     upstream = {"usage": "deliver"}
-    async with Provider(answering(chunked(events, EVENT_STREAM))) as provider, relay({"url": provider.url} | upstream) as served:
+    async with (
+        Provider(answering(chunked(events, EVENT_STREAM))) as provider,
+        relay({"url": provider.url} | upstream) as served,
+    ):
         assert (await served.ask(chat(STREAMED))).body == b"".join(events)
         assert b"include_usage" in provider.links[0].received
 
@@ -556,7 +569,10 @@ async def test_an_inserted_limit_goes_into_the_field_that_the_upstream_reads():
     upstream = {"insert_field": "max_completion_tokens"}
     async with Provider(answering(ok())) as provider, relay({"url": provider.url} | upstream, policy=[rule]) as served:
         got = await served.ask(chat({"model": "m"}))
-        assert orjson.loads(provider.links[0].received.partition(b"\r\n\r\n")[2]) == {"max_completion_tokens": 100, "model": "m"}
+        assert orjson.loads(provider.links[0].received.partition(b"\r\n\r\n")[2]) == {
+            "max_completion_tokens": 100,
+            "model": "m",
+        }
         assert got.value(b"x-lengthwise-policy") == b"rule=cap; action=inserted; requested=none; forwarded=100"
         assert (await served.record()).decision.limit_field == "max_completion_tokens"
 
@@ -569,7 +585,9 @@ async def test_a_shadow_rule_changes_nothing_and_is_recorded():
         got = await served.ask(post(b"/v1/chat/completions", body))
         assert provider.links[0].received.endswith(body)
         assert got.values(b"x-lengthwise-policy") == []
-        assert [(shadow.rule, shadow.action) for shadow in (await served.record()).decision.shadow] == [("cap", Action.CAPPED)]
+        assert [(shadow.rule, shadow.action) for shadow in (await served.record()).decision.shadow] == [
+            ("cap", Action.CAPPED)
+        ]
 
 
 async def test_a_compressed_body_is_capped_and_sent_plain():
@@ -698,7 +716,10 @@ async def test_a_slow_stream_is_never_cut_by_a_total():
             await asyncio.sleep(0.1)  # the pace of the stream is the case
         await link.send(b"0\r\n\r\n")
 
-    async with Provider(script) as provider, relay(provider.url, timeouts={"idle_s": 0.6, "first_byte_s": 0.6}) as served:
+    async with (
+        Provider(script) as provider,
+        relay(provider.url, timeouts={"idle_s": 0.6, "first_byte_s": 0.6}) as served,
+    ):
         assert (await served.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")).body == b"".join(sse(CHUNK) * 12)
 
 
@@ -757,7 +778,11 @@ async def test_prefixes_select_upstreams_and_are_removed():
         assert (await served.ask(b"GET /x/yz HTTP/1.1\r\nHost: a\r\n\r\n")).body == b"one"
         assert (await served.ask(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n")).body == b"one"
         refused(
-            await served.ask(b"GET /xy HTTP/1.1\r\nHost: a\r\n\r\n"), 404, "unknown_route", "invalid_request_error", final=True
+            await served.ask(b"GET /xy HTTP/1.1\r\nHost: a\r\n\r\n"),
+            404,
+            "unknown_route",
+            "invalid_request_error",
+            final=True,
         )
         starts = [entry[2].split(b"\r\n")[0] for entry in one.log if entry[1] == "received"]
         assert starts == [b"GET /v1?q=%2F HTTP/1.1", b"GET /yz HTTP/1.1", b"GET / HTTP/1.1"]
@@ -770,7 +795,11 @@ KEY = "5f2b0c3bd1b5e1d9f0f9c2d6a0ab6d54bbd1f17dfb2b6d4a9a1b1f0c7f6f5f11"
 
 @pytest.mark.parametrize(
     ("provider_name", "header"),
-    [("openai", b"Authorization: Bearer real"), ("azure.ai.openai", b"api-key: real"), ("anthropic", b"x-api-key: real")],
+    [
+        ("openai", b"Authorization: Bearer real"),
+        ("azure.ai.openai", b"api-key: real"),
+        ("anthropic", b"x-api-key: real"),
+    ],
 )
 async def test_a_configured_credential_replaces_the_clients(
     provider_name: str, header: bytes, monkeypatch: pytest.MonkeyPatch
@@ -835,7 +864,8 @@ async def test_an_absolute_target_never_chooses_the_upstream():
     async with Provider(answering(ok())) as provider, Provider(answering(ok())) as other, relay(provider.url) as served:
         evil = b"127.0.0.1:%d" % other.port
         await served.ask(
-            b"GET http://%b/v1/x?y HTTP/1.1\r\nHost: %b\r\nX-Forwarded-Host: %b\r\nForwarded: host=%b\r\n\r\n" % ((evil,) * 4)
+            b"GET http://%b/v1/x?y HTTP/1.1\r\nHost: %b\r\nX-Forwarded-Host: %b\r\nForwarded: host=%b\r\n\r\n"
+            % ((evil,) * 4)
         )
         await served.ask(b"GET http://%b HTTP/1.1\r\nHost: %b\r\n\r\n" % (evil, evil))
         assert other.links == []
@@ -998,7 +1028,9 @@ async def test_an_upload_that_its_upstream_does_not_take_is_the_upstreams_timeou
         relay(provider.url, timeouts={"idle_s": 0.3, "client_body_s": 60}) as served,
     ):
         client = await served.connect()
-        upload = asyncio.create_task(client.send(b"POST /f HTTP/1.1\r\nHost: a\r\nContent-Length: 64000000\r\n\r\n" + b"x" * 63_000_000))
+        upload = asyncio.create_task(
+            client.send(b"POST /f HTTP/1.1\r\nHost: a\r\nContent-Length: 64000000\r\n\r\n" + b"x" * 63_000_000)
+        )
         answer = await client.message()
         refused(answer, 504, "upstream_first_byte_timeout", "server_error", final=True)
         assert (await served.record()).end is End.TIMEOUT

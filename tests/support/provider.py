@@ -69,7 +69,9 @@ def split_head(data: bytes) -> tuple[bytes, list[tuple[bytes, bytes]], bytes] | 
     return start, headers, rest
 
 
-def read_message(data: bytes | bytearray, *, bodyless: bool = False, ended: bool = False) -> tuple[Message, bytes] | None:
+def read_message(
+    data: bytes | bytearray, *, bodyless: bool = False, ended: bool = False
+) -> tuple[Message, bytes] | None:
     """(message, the rest) when it is whole by its own framing; None while it is not.
 
     Args:

@@ -1,10 +1,10 @@
 """The real relay worker in the test's own event loop, on a real listening socket; its records are collected.
 
-    async with relay(provider.url) as served:
-        client = await served.connect()
-        await client.send(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
-        answer = await client.message()
-        (record,) = await served.records(1)
+async with relay(provider.url) as served:
+    client = await served.connect()
+    await client.send(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
+    answer = await client.message()
+    (record,) = await served.records(1)
 """
 
 import asyncio
@@ -105,7 +105,10 @@ class Served:
 
 @contextlib.asynccontextmanager
 async def relay(
-    *upstreams: str | dict[str, Any], policy: Sequence[dict[str, Any]] = (), tls: dict[str, Any] | None = None, **changes: Any
+    *upstreams: str | dict[str, Any],
+    policy: Sequence[dict[str, Any]] = (),
+    tls: dict[str, Any] | None = None,
+    **changes: Any,
 ) -> AsyncIterator[Served]:
     """A worker in front of these upstreams (URLs, or entries of the settings); `changes` are sections of the settings."""
     entries = [
