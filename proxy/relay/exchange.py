@@ -201,7 +201,7 @@ class Exchange:
         elif self._upstream is not None and self._wrote_request:
             if self._head.chunked:
                 self._upstream.transport.write(LAST_CHUNK)
-            self._request_is_sent()
+            self._request_is_sent(at_ns)
 
     def _judge(self, body: bytes) -> None:
         """Read the body, decide, and leave in `_unsent` what the upstream gets."""
@@ -282,9 +282,10 @@ class Exchange:
         self._wrote_request = True
         data = self._request_head()
         if self._body is not None:
+            at_ns = monotonic_ns()  # before the write: it wakes the upstream, which may get this processor at once
             connection.transport.writelines((data, self._body[0]))
             self._body = None
-            self._request_is_sent()
+            self._request_is_sent(at_ns)
             return
         pieces = [data]
         unsent = self._unsent or ()
@@ -293,16 +294,16 @@ class Exchange:
             pieces.append(LAST_CHUNK)
         self._unsent, self._unsent_bytes = None, 0
         self._client.resume_reading()  # before the write, which may find the upstream full and pause it again
+        at_ns = monotonic_ns()
         connection.transport.write(b"".join(pieces))
         if self._request_complete:
-            self._request_is_sent()
+            self._request_is_sent(at_ns)
         elif not self._upstream_blocked:
             self._client.set_deadline(self._worker.client_body_ns, monotonic_ns())
 
-    def _request_is_sent(self) -> None:
+    def _request_is_sent(self, now_ns: int) -> None:
         if self.phase is not Phase.SEND:
             return  # the response began before: no start that a duration could be measured from
-        now_ns = monotonic_ns()
         self._request_sent_ns = now_ns
         self.phase = Phase.FIRST_BYTE
         self._client.set_deadline(self._worker.first_byte_ns, now_ns)
@@ -516,8 +517,14 @@ class Exchange:
         """FIN or reset from the client while its answer is due: the upstream is cancelled at once."""
         if self.tunnel is not None and self.tunnel.is_open:
             self._over(End.COMPLETE, monotonic_ns(), None)
+            return
+        at_ns = monotonic_ns()
+        observer, response = self._observer, self._response
+        streamed = observer is not None and response is not None and response.event_stream
+        if streamed and observer is not None and observer.finish(at_ns).terminal_seen:
+            self._complete(at_ns)  # it has the whole answer: the official client closes at [DONE], before the body's end
         else:
-            self._over(End.CLIENT_DISCONNECT, monotonic_ns(), None)
+            self._over(End.CLIENT_DISCONNECT, at_ns, None)
 
     def tunnel_closed(self) -> None:
         """The upstream's side of a tunnel ended."""

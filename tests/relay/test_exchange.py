@@ -472,6 +472,23 @@ def tls_silence() -> str:
     return "silent"
 
 
+async def test_a_client_that_leaves_after_the_terminal_event_has_had_its_answer():
+    """The official client closes at [DONE], before the body's last chunk: complete, and the upstream is let go."""
+
+    async def script(link: Link) -> None:
+        await link.head()
+        await link.send(chunked(sse(CHUNK, STOP, USAGE, b"[DONE]"), EVENT_STREAM).removesuffix(b"0\r\n\r\n"))
+
+    async with Provider(script) as provider, relay(provider.url) as served:
+        client = await served.connect()
+        await client.send(chat(STREAMED))
+        await client.has(b"[DONE]")
+        await client.close()
+        await (await provider.link(0)).end()
+        record = await served.record()
+        assert (record.end, record.cut, record.output_tokens, record.error_type) == (End.COMPLETE, False, 7, None)
+
+
 async def test_a_client_that_only_half_closes_is_leaving():
     """FIN while an answer is due is leaving, as documented."""
     async with Provider(silent) as provider, relay(provider.url) as served:
