@@ -120,9 +120,7 @@ class Client(asyncio.Protocol):
             return
         if self.reset:
             self._reset()
-        elif not self.keep_alive:
-            self._close(at_ns)
-        elif self._worker.draining and not self._held:
+        elif not self.keep_alive or (self._worker.draining and not self._held):
             self._close(at_ns)
         else:
             self.set_deadline(self._worker.keepalive_ns, at_ns)

@@ -45,6 +45,12 @@ _IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 _UNSENT_BYTES = 65536
 """Request bytes held for an upstream that is still connecting; more stays in the client's socket."""
 _NO_DECISION = Decision()
+_REFUSING_STATUS = frozenset((400, 422))
+_USAGE_FIELD = b"stream_options"
+_DOUBTFUL_BYTES = 65536
+"""An error that names a field is short; a longer one is passed on."""
+_REFUSED_PATHS = 1024
+"""Paths that are remembered for an upstream; beyond them each request asks anew."""
 
 
 class Phase(Enum):
@@ -78,6 +84,10 @@ class Exchange:
     _unsent_bytes = 0
     _wrote_request = False
     _usage_asked = False
+    _unasked: bytes | None = None
+    """The client's body while an upstream may still refuse what we added to it."""
+    _doubtful: bytearray | None = None
+    """Body of an answer that may refuse what we added, until it is known."""
     _upstream: Upstream | None = None
     _upstream_blocked = False
     _connecting: asyncio.Task[None] | None = None
@@ -231,7 +241,14 @@ class Exchange:
         if decision.action is Action.REJECTED:
             raise RefusalError("policy_rejected", f"The policy rule {decision.rule!r} rejects this request.")
         # A compressed body is edited only when the policy must: asking for usage is not worth another encoding.
-        self._usage_asked = pool.upstream.usage != "observe" and not encoding and dialect.may_ask_usage(facts)
+        self._usage_asked = (
+            pool.upstream.usage != "observe"
+            and not encoding
+            and self._route.usage_key not in pool.usage_refused
+            and dialect.may_ask_usage(facts)
+        )
+        if self._usage_asked:
+            self._unasked = body
         sent = dialect.rewrite(plain, facts, decision, ask_usage=self._usage_asked, insert_field=pool.insert_field)
         if encoding:
             if sent is plain:
@@ -335,14 +352,22 @@ class Exchange:
 
     def response_head(self, head: ResponseHead, at_ns: int) -> None:
         """The final head; its bytes leave together with the first of the body."""
-        worker, upstream = self._worker, self._pool
-        assert upstream is not None
         if self.tunnel is not None:
             self.tunnel = None  # refused: an ordinary answer
         self._response = head
         self._headers_ns = at_ns
         self._status = head.status
         self.phase = Phase.BODY
+        if self._usage_asked and head.status in _REFUSING_STATUS and not head.content_encoding:
+            self._doubtful = bytearray()
+        else:
+            self._unasked = None
+            self._answer(head)
+
+    def _answer(self, head: ResponseHead) -> None:
+        """Make what the client gets of a head, and the readers of its body."""
+        worker, upstream = self._worker, self._pool
+        assert upstream is not None
         limits = worker.settings.limits
         self._observer = Observer(
             self._dialect,
@@ -395,6 +420,15 @@ class Exchange:
 
     def response_data(self, body: bytes, complete: bool, at_ns: int) -> None:
         """Body bytes as they arrived, and whether they were the last."""
+        if self._doubtful is not None:
+            self._doubtful += body
+            if not complete and len(self._doubtful) <= _DOUBTFUL_BYTES:
+                self._client.set_deadline(self._worker.idle_ns, at_ns)
+                return
+            if complete and _USAGE_FIELD in self._doubtful:
+                self._ask_without_usage(at_ns)
+                return
+            body = self._no_doubt()
         observer = self._observer
         if observer is None:
             return
@@ -422,6 +456,35 @@ class Exchange:
             self._complete(at_ns)
         elif not self._blocked_since_ns:
             self._client.set_deadline(self._worker.idle_ns, at_ns)
+
+    def _no_doubt(self) -> bytes:
+        """An error that is not about what we added: the client's, from its head on."""
+        body, self._doubtful, self._unasked = bytes(self._doubtful or b""), None, None
+        assert self._response is not None
+        self._answer(self._response)
+        return body
+
+    def _ask_without_usage(self, at_ns: int) -> None:
+        """The upstream knows no `stream_options`: it gets the client's own body, and is not asked again on this path.
+
+        Old Azure api-versions answer 400 "Unknown parameter: 'stream_options'", Mistral 422 "extra_forbidden".
+        """
+        pool, dialect, upstream = self._pool, self._dialect, self._upstream
+        assert pool is not None
+        assert dialect is not None
+        if len(pool.usage_refused) < _REFUSED_PATHS:
+            pool.usage_refused.add(self._route.usage_key)
+        body, self._unasked, self._doubtful = self._unasked or b"", None, None
+        self._usage_asked = False
+        self._body = [
+            dialect.rewrite(body, self._facts, self._decision, ask_usage=False, insert_field=pool.insert_field)
+        ]
+        self._response = self._headers_ns = self._status = self._request_sent_ns = None
+        self._resend_count += 1
+        if upstream is not None:
+            self._upstream = None
+            upstream.give_back(request_sent=True)
+        self._take_connection()
 
     def _complete(self, at_ns: int) -> None:
         response, observer = self._response, self._observer
@@ -522,7 +585,9 @@ class Exchange:
         observer, response = self._observer, self._response
         streamed = observer is not None and response is not None and response.event_stream
         if streamed and observer is not None and observer.finish(at_ns).terminal_seen:
-            self._complete(at_ns)  # it has the whole answer: the official client closes at [DONE], before the body's end
+            self._complete(
+                at_ns
+            )  # it has the whole answer: the official client closes at [DONE], before the body's end
         else:
             self._over(End.CLIENT_DISCONNECT, at_ns, None)
 
@@ -583,6 +648,11 @@ class Exchange:
         """End a response that is not whole: flush what arrived, then close short of its end (ARCHITECTURE.md 5.2)."""
         if self.phase is Phase.OVER:
             return
+        if self._doubtful is not None:
+            body = self._no_doubt()
+            if body and self._observer is not None:
+                self._observer.feed(body, at_ns)
+                self._pending_head += chunk(body) if self._chunked_to_client else body
         if self._pending_head:
             self._client.write(self._pending_head)
         if self._cutter is not None:

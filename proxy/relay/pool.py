@@ -45,6 +45,8 @@ class Pool:
         self.prefix = upstream.prefix.encode("latin-1")
         self.credential = os.environ[upstream.api_key_env].encode() if upstream.api_key_env else None
         self.insert_field = _insert_field(upstream)
+        self.usage_refused: set[bytes] = set()
+        """Paths (`Route.usage_key`) on which this upstream refused to be asked for usage."""
         self._keepalive_s = settings.timeouts.keepalive_s
         self._loop = asyncio.get_running_loop()
         self._tls = _tls_context(upstream) if upstream.scheme == "https" else None

@@ -6,6 +6,7 @@ head again with another Content-Length.
 Invariants: ARCHITECTURE.md 5.1 (differences of the request head), 5.9 (the upstream is named by configuration only).
 """
 
+import re
 from hashlib import sha256
 from hmac import compare_digest
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ CREDENTIALS = (b"authorization", b"api-key", b"x-api-key")
 """Headers in which clients send their key: OpenAI, Azure, Anthropic."""
 
 _APP_CHARS = 128
+_API_VERSION = re.compile(rb"[?&](api-version=[^&]*)")
 
 
 class Route:
@@ -48,6 +50,7 @@ class Route:
         "sdk_retry_count",
         "traceparent",
         "tracestate",
+        "usage_key",
         "websocket",
     )
 
@@ -70,6 +73,9 @@ class Route:
         """Content coding of the request's body; empty for none."""
         self.refusal: RefusalError | None = None
         """Why there is no way; None when there is one."""
+        version = _API_VERSION.search(head.target)
+        self.usage_key = head.target.split(b"?", 1)[0] + (version[1] if version else b"")
+        """What an upstream's refusal of added fields is remembered by: Azure's depends on the api-version."""
         self._heads: dict[tuple[bool, bool], bytes] = {}
         self.facts = RequestFacts(OPAQUE)
         """Facts of a request whose body was not read."""

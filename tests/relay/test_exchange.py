@@ -1072,3 +1072,80 @@ async def test_a_pooled_connection_is_read_again_after_a_blocked_client():
         other = await served.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert other.body == b"ok"
         assert len(provider.links) == 1
+
+
+# -- an upstream that does not know what we add ---------------------------------------------------------------------------
+
+REFUSED = b'{"error":{"message":"Unknown parameter: \'stream_options\'.","param":"stream_options","code":"unknown_parameter"}}'
+
+
+def error(status: bytes, body: bytes) -> bytes:
+    """An upstream's error with a length."""
+    return b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body)
+
+
+@pytest.mark.parametrize("status", [b"400 Bad Request", b"422 Unprocessable Entity"])
+async def test_an_upstream_that_refuses_to_be_asked_for_usage_gets_the_clients_own_bytes(status: bytes):
+    """Once more with the original body and headers; the next request on that path does not ask at all."""
+    asked = chat(STREAMED, b"Accept-Encoding: gzip")
+
+    async def script(link: Link) -> None:
+        for number in range(3):
+            request = await link.request()
+            if b"stream_options" in request.body:
+                assert number == 0
+                await link.send(error(status, REFUSED))
+            else:
+                assert (request.body, request.value(b"accept-encoding")) == (_BODY, b"gzip")
+                await link.send(chunked(sse(CHUNK, STOP, b"[DONE]"), EVENT_STREAM))
+
+    async with Provider(script) as provider, relay(provider.url) as served:
+        client = await served.connect()
+        for _ in range(2):
+            await client.send(asked)
+            assert (await client.message()).body == b"".join(sse(CHUNK, STOP, b"[DONE]"))
+        records = await served.records(2)
+        assert [(record.end, record.status, record.resend_count) for record in records] == [
+            (End.COMPLETE, 200, 1),
+            (End.COMPLETE, 200, 0),
+        ]
+        assert len(provider.links) == 1
+
+
+@pytest.mark.parametrize("size", [10, 200_000])
+async def test_an_error_that_is_about_something_else_passes_whole(size: int):
+    """Short or long, in pieces, its own bytes reach the client and nothing is sent again."""
+    body = b'{"error":{"message":"%b"}}' % (b"x" * size)
+    answer = error(b"400 Bad Request", body)
+
+    async def script(link: Link) -> None:
+        await link.request()
+        for piece in (answer[:30], answer[30:150], answer[150:]):
+            await link.send(piece)
+
+    async with Provider(script) as provider, relay(provider.url) as served:
+        client = await served.connect()
+        await client.send(chat(STREAMED))
+        message = await client.message()
+        assert (message.status, message.body) == (400, body)
+        record = await served.record()
+        assert (record.end, record.status, record.resend_count, record.error_type) == (End.COMPLETE, 400, 0, "400")
+
+
+@pytest.mark.parametrize("cut", [0, 20])
+async def test_invariant_2_a_doubtful_error_that_breaks_off_never_looks_complete(cut: int):
+    """An answer that was held back and then broke reaches the client as far as it came."""
+    answer = error(b"400 Bad Request", REFUSED)
+
+    async def script(link: Link) -> None:
+        await link.request()
+        await link.send(answer[: answer.index(b"\r\n\r\n") + 4 + cut])
+        await link.fin()
+
+    async with Provider(script) as provider, relay(provider.url) as served:
+        client = await served.connect()
+        await client.send(chat(STREAMED))
+        await client.end()
+        assert bytes(client.received).endswith(b"\r\n\r\n" + REFUSED[:cut])
+        assert b"Content-Length: %d\r\n" % len(REFUSED) in client.received
+        assert (await served.record()).end is End.BROKEN
