@@ -21,6 +21,9 @@ import pytest
 
 from proxy.lab.simulator import SimulatorOptions, make_app
 from proxy.lab.simulator import serving as simulating
+from proxy.policy.rules import EMPTY
+from proxy.settings import Ledger, Settings, Telemetry, Timeouts
+from proxy.supervisor import _Supervisor
 from tests.support.otlp import free_port, wait_until
 from tests.support.serve import ROOT, Served, serving, serving_async
 
@@ -334,15 +337,17 @@ def test_a_worker_that_dies_again_and_again_is_restarted_ever_more_slowly(tmp_pa
 
 
 def test_leaving_does_not_wait_for_a_restart_that_is_due(tmp_path: Path) -> None:
-    """Told to leave while a worker pauses, nothing is started any more."""
-    with breakable_workers(tmp_path) as (settings, spoil, _), serving(settings) as served:
+    """Told to leave while a worker pauses for longer than a drain may take: there is nobody to wait for."""
+    with (
+        breakable_workers(tmp_path) as (settings, spoil, _),
+        serving(settings | {"timeouts": {"drain_s": 0.1}}) as served,
+    ):
         spoil()
         os.kill(workers(served)[0], signal.SIGKILL)
-        wait_until(lambda: "restarting in 2.0 s" in served.log)
+        wait_until(lambda: "restarting in 5.0 s" in served.log)
         served.process.terminate()
         assert served.process.wait(60) == 0
-        assert "is killed" not in served.log
-        assert "restarting in 5.0 s" not in served.log
+        assert "did not leave in time" not in served.log
 
 
 def test_without_a_recorder_its_paths_say_so_and_traffic_goes_on(tmp_path: Path) -> None:
@@ -547,6 +552,22 @@ def test_a_signal_during_the_start_ends_it(tmp_path: Path, number: signal.Signal
     assert "Traceback" not in log
     assert in_group(process.pid) == []
     assert list(runtime.iterdir()) == []
+
+
+async def test_children_that_are_only_being_started_leave_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Told to leave before the system has made their processes, none is waited for and killed."""
+    settings = Settings(
+        timeouts=Timeouts(drain_s=0.1), ledger=Ledger(None), telemetry=Telemetry(traces="none", metrics="none")
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        started = _Supervisor(settings, EMPTY, listener, str(tmp_path))
+        await asyncio.sleep(0)  # each child's task has asked for its process
+        assert [child.process for child in (*started.workers, started.recorder)] == [None, None]
+        await started.leave()
+        assert [child.process.returncode for child in started.workers] == [-signal.SIGTERM]
+        for sock in (started._intake, started._admin):
+            sock.close()
+    assert caplog.messages == []
 
 
 async def test_killed_outright_it_leaves_nothing_running_and_starts_again(tmp_path: Path) -> None:
