@@ -1,10 +1,10 @@
 /* Load generator: HTTP/1.1 keep-alive, one thread, epoll, one request at a time on each connection.
  *
- *   load port=P connections=C seconds=S stream=0|1 chunks=N interval_us=I ttft_us=T stagger_us=G
+ *   load port=P connections=C seconds=S stream=0|1 chunks=N interval_us=I ttft_us=T stagger_us=G gap_us=H
  *
  * Opens C connections and sends one plain request on each, so that accepts and upstream connections are behind us; prints
- * "ready" and waits for a line on stdin. Then every connection (the i-th after i * G) sends requests one after the other; none
- * starts after S seconds, those that run are finished. Prints one JSON object:
+ * "ready" and waits for a line on stdin. Then every connection (the i-th after i * G) sends requests one after the other, or
+ * one each H us when H is not 0; none starts after S seconds, those that run are finished. Prints one JSON object:
  *   requests chunks errors usage_events (events that the client did not ask for) wall_s, and of e2e, ttft (less the upstream's
  *   own T) and delay (one way, from the stamp that the upstream puts into each content) p50 and p99 in ns.
  * An answer is an error when its status is not 200, its stream lacks a content event or [DONE], or its connection ends early.
@@ -28,14 +28,14 @@ typedef enum { IDLE, HEAD, LENGTH, SIZE, DATA, AFTER_DATA, TRAILER } State;
 typedef struct {
     int fd, failed, streamed, done;
     State state;
-    uint64_t sent_ns, first_ns;
+    uint64_t sent_ns, first_ns, due_ns; /* due_ns: when it sends again; 0 while it does not wait */
     long chunks;
     size_t left, line_len, len;
     char line[LINE], buffer[BUFFER];
 } Conn;
 typedef struct { uint32_t *at; size_t len, cap; } Samples;
 
-static long port, connections, chunks, interval_us, ttft_us, stagger_us, streamed;
+static long port, connections, chunks, interval_us, ttft_us, stagger_us, gap_us, streamed;
 static double seconds;
 static int poller, warm = 1;
 static uint64_t start_ns, deadline_ns, now;
@@ -106,6 +106,7 @@ static void send_request(Conn *c) {
 
 static void next_request(Conn *c) {
     if (warm || now_ns() >= deadline_ns) { c->state = IDLE; active--; return; }
+    if (gap_us) { c->state = IDLE; c->due_ns = c->sent_ns + (uint64_t)gap_us * 1000; return; }
     send_request(c);
 }
 
@@ -220,6 +221,19 @@ static void readable(Conn *c) {
     if (c->len == BUFFER) { fprintf(stderr, "response head too large\n"); exit(1); }
 }
 
+static uint64_t send_due(Conn *all) { /* sends what is due; when the next is, 0 for none */
+    uint64_t at = now_ns(), next = 0;
+    for (long i = 0; gap_us && i < connections; i++) {
+        Conn *c = &all[i];
+        if (c->due_ns && c->due_ns <= at) {
+            c->due_ns = 0;
+            if (at < deadline_ns) send_request(c);
+            else active--;
+        } else if (c->due_ns && (!next || c->due_ns < next)) next = c->due_ns;
+    }
+    return next;
+}
+
 static void run(Conn *all) {
     struct epoll_event events[EVENTS];
     active = connections;
@@ -228,13 +242,16 @@ static void run(Conn *all) {
     deadline_ns = start_ns + (uint64_t)(seconds * 1e9);
     uint64_t heard_ns = start_ns;
     while (active) {
-        int wait_ms = 1000;
+        uint64_t next_ns = send_due(all), before_ns = now_ns();
+        uint64_t wait_ns = !next_ns ? 1000000000u : next_ns > before_ns ? next_ns - before_ns : 0;
         for (; started < connections; started++) {
             uint64_t at = now_ns(), due = start_ns + (warm ? 0 : (uint64_t)(started * stagger_us) * 1000);
-            if (at < due) { wait_ms = (int)((due - at) / 1000000); break; }
+            if (at < due) { wait_ns = due - at < wait_ns ? due - at : wait_ns; break; }
             send_request(&all[started]);
         }
-        int n = epoll_wait(poller, events, EVENTS, wait_ms);
+        if (!active) break;
+        struct timespec wait = {(time_t)(wait_ns / 1000000000u), (long)(wait_ns % 1000000000u)};
+        int n = epoll_pwait2(poller, events, EVENTS, &wait, NULL);
         for (int i = 0; i < n; i++) readable(events[i].data.ptr);
         if (n > 0) heard_ns = now_ns();
         else if (now_ns() - heard_ns > 10000000000u) { errors += active; break; }
@@ -253,6 +270,7 @@ int main(int argc, char **argv) {
         else if (!strcmp(argv[i], "chunks")) chunks = atol(value);
         else if (!strcmp(argv[i], "interval_us")) interval_us = atol(value);
         else if (!strcmp(argv[i], "ttft_us")) ttft_us = atol(value);
+        else if (!strcmp(argv[i], "gap_us")) gap_us = atol(value);
         else if (!strcmp(argv[i], "stagger_us")) stagger_us = atol(value);
         else { fprintf(stderr, "load: unknown key %s\n", argv[i]); return 2; }
     }
