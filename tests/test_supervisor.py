@@ -580,7 +580,7 @@ async def test_killed_outright_it_leaves_nothing_running_and_starts_again(tmp_pa
             "ledger": {"path": str(tmp_path / "kept.sqlite")},
         }
         for starts in (1, 2):
-            async with serving_async(settings) as served:
+            async with serving_async(settings, env={"TMPDIR": str(tmp_path)}) as served:
                 async with streaming(served, 3) as answer:
                     await answer.content.read()
                 rows = await asyncio.to_thread(served.rows, starts)
@@ -593,9 +593,13 @@ async def test_killed_outright_it_leaves_nothing_running_and_starts_again(tmp_pa
                 assert "Traceback" not in served.log
 
 
-async def test_killed_outright_running_streams_still_end_whole() -> None:
+async def test_killed_outright_running_streams_still_end_whole(tmp_path: Path) -> None:
     """A worker whose supervisor is gone drains like one that was told to."""
-    async with simulating(make_app(PACED)) as url, serving_async({"upstreams": [{"name": "s", "url": url}]}) as served:
+    env = {"TMPDIR": str(tmp_path)}  # where nobody is left to remove the folder of the sockets
+    async with (
+        simulating(make_app(PACED)) as url,
+        serving_async({"upstreams": [{"name": "s", "url": url}]}, env=env) as served,
+    ):
         async with streaming(served, 60) as answer:
             served.process.kill()
             assert (await answer.content.read()).endswith(b"data: [DONE]\n\n")
