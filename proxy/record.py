@@ -221,7 +221,7 @@ class ExchangeRecord(NamedTuple):
     response_bytes: int
     """Body bytes relayed to the client."""
     usage_source: str
-    """provider, estimated or none."""
+    """provider, estimated or none: who counted the output tokens."""
     degraded: str | None
     request_complete_ns: int | None
     """Last request byte received from the client."""
@@ -236,6 +236,8 @@ class ExchangeRecord(NamedTuple):
     """First response byte handed to the client's transport."""
     client_blocked_ns: int
     """Time during which the client did not take bytes that we had."""
+    estimated_output_tokens: int | None = None
+    """The recorder's own count of what was streamed, where the provider gave none; None until then."""
 
     # -- derived, each defined once (ARCHITECTURE.md 7 "Times and tokens") --------------------------------------------------
 
@@ -279,17 +281,21 @@ class ExchangeRecord(NamedTuple):
 
     @property
     def output_tokens(self) -> int | None:
-        """Generated tokens as the provider counted them."""
-        return self.response.usage.output_tokens if self.response.usage else None
+        """Generated tokens as the provider counted them, else as estimated: `usage_source` says which."""
+        usage = self.response.usage
+        if usage is None or usage.output_tokens is None:
+            return self.estimated_output_tokens
+        return usage.output_tokens
 
     @property
     def decoded_tokens(self) -> int | None:
         """Output tokens that the stream could show: less reasoning that was not streamed; None when choices are not 1."""
-        usage = self.response.usage
-        if usage is None or usage.output_tokens is None or self.request.choices != 1:
+        usage, tokens = self.response.usage, self.output_tokens
+        if tokens is None or self.request.choices != 1:
             return None
-        hidden = 0 if self.response.reasoning_streamed else usage.reasoning_tokens or 0
-        return max(usage.output_tokens - hidden, 0)
+        if usage is None or self.usage_source == "estimated" or self.response.reasoning_streamed:
+            return tokens  # an estimate counts only what was streamed
+        return max(tokens - (usage.reasoning_tokens or 0), 0)
 
     @property
     def tpot_s(self) -> float | None:
@@ -385,13 +391,29 @@ class ExchangeRecord(NamedTuple):
 
 
 FINISH_WORDS = {
+    # chat_completions, completions
     "stop": "stop",
     "length": "length",
     "tool_calls": "tool_calls",
     "function_call": "tool_calls",
     "content_filter": "content_filter",
+    # responses: its status, the reason of an incomplete one, or the call with which its output ends
+    "completed": "stop",
+    "max_output_tokens": "length",
+    "custom_tool_call": "tool_calls",
+    "computer_call": "tool_calls",
+    "local_shell_call": "tool_calls",
+    "shell_call": "tool_calls",
+    "apply_patch_call": "tool_calls",
+    "mcp_approval_request": "tool_calls",
+    # messages; some servers of responses say max_tokens too
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
 }
-"""Chat and completions finish reasons in the ledger's words; dialects that use other words translate to these first."""
+"""Finish reasons of every dialect in the ledger's words; any other is `other`."""
 
 
 def to_line(record: ExchangeRecord) -> bytes:

@@ -1,11 +1,13 @@
 """The observer: reads a copy of a response as it passes, and says at the end what was in it.
 
 Layer: observe (pure, above wire). `feed` and `finish` never raise, read no clock, hold no writer; they are O(bytes) at any chunking and keep
-at most one event, or one body of `body_bytes`. Trouble sets `degraded`, and the stamps go on. Facts do not depend on chunking; stamps do: an
+at most one event, or one body of `body_bytes`, and of a stream's text what a count is worth. Trouble sets `degraded`, and the stamps go on. Facts do not depend on chunking; stamps do: an
 event has the stamp of the read that completed it.
 
 Source: ARCHITECTURE.md 5.4, 7 "Times and tokens".
 """
+
+from collections import defaultdict
 
 from proxy.record import ResponseFacts
 from proxy.wire.coding import Decoder, decoder
@@ -16,6 +18,10 @@ __all__ = ["Observer"]
 
 _CHECKPOINT_EVENTS = 64
 _MAX_CHECKPOINTS = 256
+_MOST_TEXT = 262_144
+"""Characters of generated text that are kept for counting; each choice takes up 64 more."""
+_MEASURED_BYTES = 65_536
+"""The text is measured, and its pieces made one, each time that so much has been read."""
 
 
 class Observer:
@@ -46,6 +52,7 @@ class Observer:
         "_reading",
         "_splitter",
         "_stride",
+        "_unmeasured_bytes",
     )
 
     def __init__(
@@ -57,6 +64,8 @@ class Observer:
         self._body_bytes = body_bytes
         self._body = bytearray()
         self._reading = Reading()
+        self._reading.texts = None if dialect is None else defaultdict(list)
+        self._unmeasured_bytes = 0
         self._splitter = EventSplitter(event_bytes)
         self._decoder: Decoder | None = None
         self._degraded: str | None = None
@@ -98,6 +107,9 @@ class Observer:
                     self._events += 1
                     if dialect.read_event(event, reading):
                         self._count_token(at_ns)
+                self._unmeasured_bytes += len(data)
+                if self._unmeasured_bytes > _MEASURED_BYTES:
+                    self._measure_text()
                 if self._splitter.overflow:
                     self._stop("event_too_large")
             else:
@@ -116,6 +128,32 @@ class Observer:
                 self._stop("internal")
             self._facts = self._made_facts(at_ns)
         return self._facts
+
+    def texts(self) -> list[str] | None:
+        """After `finish`, and once: the generated text by choices, to be counted because the provider counted nothing.
+
+        Empty where there were tokens and their text was too long or withheld; None where nothing is to be counted.
+        """
+        facts, texts = self._facts, self._reading.texts
+        self._reading.texts = None
+        if facts is None or self._degraded is not None or (facts.usage and facts.usage.output_tokens is not None):
+            return None
+        joined = [_sound(text) for pieces in (texts or {}).values() if (text := "".join(pieces))]
+        if sum(map(len, joined)) > _MOST_TEXT:
+            joined = []
+        return joined if joined or facts.generated_events else None
+
+    def _measure_text(self) -> None:
+        self._unmeasured_bytes = 0
+        texts = self._reading.texts
+        if texts is None:
+            return
+        size = 0
+        for pieces in texts.values():
+            pieces[:] = ["".join(pieces)]
+            size += len(pieces[0]) + 64
+        if size > _MOST_TEXT:
+            self._reading.texts = None
 
     def _count_token(self, at_ns: int) -> None:
         if self._first_token_ns is None:
@@ -156,10 +194,11 @@ class Observer:
         self._degraded = self._degraded or degraded
         self._dialect = None
         self._body = bytearray()
+        self._reading.texts = None
 
     def _made_facts(self, at_ns: int) -> ResponseFacts:
         reading = self._reading
-        return ResponseFacts(
+        facts = ResponseFacts(
             response_id=reading.response_id,
             response_model=reading.response_model,
             service_tier=reading.service_tier,
@@ -180,3 +219,11 @@ class Observer:
             max_gap_ns=self._max_gap_ns,
             checkpoints=tuple(self._checkpoints),
         )
+        if reading.untimed:
+            return facts._replace(first_token_ns=None, first_answer_ns=None, last_token_ns=None, checkpoints=())
+        return facts
+
+
+def _sound(text: str) -> str:
+    """A text without lone surrogates, which cannot be sent on; pairs that two events had divided are one character again."""
+    return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -22,6 +22,10 @@ _ABSENT_COMPLETIONS_TOKENS = 16
 """What the provider generates at most when a completions request has no limit (OpenAI API reference, completions)."""
 
 
+_LEAST_RESPONSES_TOKENS = 16
+"""Smallest limit that the provider accepts in a responses request (OpenAI API reference, responses)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Where a request comes from and where it goes."""
@@ -50,7 +54,11 @@ def decide(
     """
     decided: Rule | None = None
     shadow: list[ShadowDecision] = []
+    model = facts.model
     for rule in policies.rules:
+        pattern = rule.match.model  # the condition that most rules have, before the call that looks at all of them
+        if pattern is not None and (model is None or pattern.match(model) is None):
+            continue
         if (decided is not None and rule.enforces) or not _matches(rule.match, facts, origin, now_unix_s):
             continue
         if rule.enforces:
@@ -84,8 +92,10 @@ def _effect(rule: Rule, facts: RequestFacts) -> tuple[Action, int | None]:
         return Action.REJECTED, None
     if cap is None:
         return Action.NONE, requested
+    if facts.dialect == "responses":
+        cap = max(cap, _LEAST_RESPONSES_TOKENS)
     if requested is not None:
-        above = any(sent > cap for _, sent in facts.limits)
+        above = requested > cap or any(sent > cap for _, sent in facts.limits)
         return (Action.CAPPED if above else Action.NONE), min(requested, cap)
     # A body that could not be read cannot be edited either.
     if rule.when_absent == "leave" or facts.degraded is not None:
@@ -102,7 +112,6 @@ def _matches(match: Match, facts: RequestFacts, origin: Origin, now_unix_s: floa
         and (match.dialect is None or facts.dialect in match.dialect)
         and (match.stream is None or facts.stream is match.stream)
         and (match.key is None or origin.key in match.key)
-        and (match.model is None or (facts.model is not None and match.model.match(facts.model) is not None))
         and (match.app is None or (origin.app is not None and match.app.match(origin.app) is not None))
         and (match.requested is None or _is_over(match.requested, facts))
         and (not match.header or _has_headers(match, origin.headers))

@@ -235,8 +235,9 @@ class Exchange:
             raise RefusalError("ambiguous_body", f"A policy on this route cannot judge this body: {facts.degraded}.")
         origin = Origin(pool.upstream.name, self._route.app, self._route.key_name, head.headers)
         decision = decide(facts, origin, worker.policies, worker.live, time())
+        insert_field = dialect.insert_field(pool.insert_field)
         if decision.action is Action.INSERTED:
-            decision = decision._replace(limit_field=pool.insert_field)
+            decision = decision._replace(limit_field=insert_field)
         self._decision = decision
         if decision.action is Action.REJECTED:
             raise RefusalError("policy_rejected", f"The policy rule {decision.rule!r} rejects this request.")
@@ -249,7 +250,7 @@ class Exchange:
         )
         if self._usage_asked:
             self._unasked = body
-        sent = dialect.rewrite(plain, facts, decision, ask_usage=self._usage_asked, insert_field=pool.insert_field)
+        sent = dialect.rewrite(plain, facts, decision, ask_usage=self._usage_asked, insert_field=insert_field)
         if encoding:
             if sent is plain:
                 sent = body

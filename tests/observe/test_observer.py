@@ -10,17 +10,23 @@ from hypothesis import strategies as st
 
 from proxy.observe.observer import Observer
 from proxy.record import ResponseFacts, Usage
-from proxy.wire.dialects import match
+from proxy.wire.dialects import DIALECTS, match
 from tests.support.answers import golden, without_stamps
 from tests.support.sse import cut_at, one_by_one
 
 CHAT = match(b"/v1/chat/completions")
-STREAMS = golden("chat_completions", "sse")
-ANSWERS = golden("chat_completions", "json")
+STREAMS = [(dialect, answer) for dialect in DIALECTS for answer in golden(dialect.name, "sse")]
+ANSWERS = [(dialect, answer) for dialect in DIALECTS for answer in golden(dialect.name, "json")]
 ROLE = b'data: {"id":"c","model":"m","choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n'
 TOKEN = b'data: {"id":"c","model":"m","choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
 REASONING = b'data: {"id":"c","model":"m","choices":[{"index":0,"delta":{"reasoning_content":"a"}}]}\n\n'
 STOP = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+
+
+def each(goldens):
+    """One case for each golden answer, named after it."""
+    names = [f"{dialect.name}-{answer.name}" for dialect, answer in goldens]
+    return pytest.mark.parametrize(("dialect", "answer"), goldens, ids=names)
 
 
 def observer(dialect=CHAT, *, event_stream=True, content_encoding="", event_bytes=1 << 20, body_bytes=1 << 20):
@@ -42,31 +48,32 @@ def observed(reads, **kinds):
     return reader.finish(1_000_000)
 
 
-@pytest.mark.parametrize("answer", STREAMS, ids=lambda answer: answer.name)
+@each(STREAMS)
 @pytest.mark.parametrize("line_end", [b"\n", b"\r", b"\r\n"], ids=["LF", "CR", "CRLF"])
-def test_a_golden_stream_has_its_facts_at_any_chunking(answer, line_end):
+def test_a_golden_stream_has_its_facts_at_any_chunking(dialect, answer, line_end):
     """Whole, byte by byte, and at every split point; in every line end."""
     stream = answer.body.replace(b"\n", line_end)
     splits = range(0, len(stream), max(len(stream) // 2000, 1))
     for reads in ([stream], one_by_one(stream), *([stream[:at], stream[at:]] for at in splits)):
-        assert without_stamps(observed(reads)) == answer.facts
+        assert without_stamps(observed(reads, dialect=dialect)) == answer.facts
 
 
-@pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: answer.name)
-def test_a_golden_answer_has_its_facts_at_any_chunking(answer):
+@each(ANSWERS)
+def test_a_golden_answer_has_its_facts_at_any_chunking(dialect, answer):
     """Without a stream there is no first token and no pause."""
     for reads in ([answer.body], one_by_one(answer.body)):
-        facts = observed(reads, event_stream=False)
+        facts = observed(reads, dialect=dialect, event_stream=False)
         assert facts == answer.facts._replace(first_chunk_ns=10, end_ns=len(reads) * 10)
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
-@pytest.mark.parametrize("answer", STREAMS + ANSWERS, ids=lambda answer: answer.name)
-def test_a_packed_answer_has_the_same_facts(answer, coding):
+@each(STREAMS + ANSWERS)
+def test_a_packed_answer_has_the_same_facts(dialect, answer, coding):
     """A copy is decoded, whatever the reads."""
     packed = gzip.compress(answer.body) if coding == "gzip" else zlib.compress(answer.body)
     for reads in ([packed], one_by_one(packed)):
-        facts = observed(reads, event_stream=answer in STREAMS, content_encoding=coding)
+        stream = (dialect, answer) in STREAMS
+        facts = observed(reads, dialect=dialect, event_stream=stream, content_encoding=coding)
         assert without_stamps(facts) == answer.facts
 
 
@@ -253,6 +260,18 @@ def test_an_event_that_the_end_cut_in_two_is_no_trouble():
     """A broken stream is known by its missing end, not by `degraded`."""
     facts = observed([TOKEN, TOKEN[:30]])
     assert (facts.degraded, facts.terminal_seen, facts.generated_events) == (None, False, 1)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [(b"/v1/responses", "in_the_background"), (b"/v1/completions", "echo_of_nothing_generated")],
+)
+def test_tokens_that_do_not_come_as_they_are_generated_have_no_time(path, name):
+    """A response in the background, an echo: the tokens are counted, the bytes are timed."""
+    dialect = match(path)
+    (answer,) = (answer for answer in golden(dialect.name, "sse") if answer.name == name)
+    facts = observed([answer.body, b": \n\n"], dialect=dialect)
+    assert facts == answer.facts._replace(first_chunk_ns=10, end_ns=20, max_gap_ns=10)
 
 
 class BrokenDialect:

@@ -7,6 +7,7 @@ Source: ARCHITECTURE.md 7 "Headers and errors"; the OpenAI error envelope (`open
 
 import json
 import re
+from collections import defaultdict
 from typing import Any, Protocol
 
 import orjson
@@ -55,6 +56,8 @@ class Reading:
         "response_model",
         "service_tier",
         "system_fingerprint",
+        "texts",
+        "untimed",
         "usage",
     )
 
@@ -77,7 +80,16 @@ class Reading:
         """True once a reasoning token came."""
         self.answered = False
         """True once a visible answer token came."""
+        self.untimed = False
+        """True when tokens do not arrive as they are generated: a response in the background, an echo. Then no token has a time."""
         self.degraded: str | None = None
+        self.texts: defaultdict[int, list[str]] | None = None
+        """Generated text in its order, by choice; None where nobody counts it."""
+
+    def keep(self, text: object, choice: int = 0) -> None:
+        """Keep a generated text where texts are kept; anything else is none."""
+        if self.texts is not None and type(text) is str and text:
+            self.texts[choice].append(text)
 
     @property
     def terminal_seen(self) -> bool:
@@ -115,6 +127,10 @@ class Dialect(Protocol):
 
     def read_request(self, body: bytes) -> RequestFacts:
         """Facts of a request body; `degraded` says what could not be read."""
+        ...  # pragma: no cover
+
+    def insert_field(self, preferred: str) -> str:
+        """The field in which a limit is inserted, where the upstream prefers `preferred` of those of chat completions."""
         ...  # pragma: no cover
 
     def rewrite(

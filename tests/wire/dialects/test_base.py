@@ -5,14 +5,7 @@ import math
 
 import pytest
 
-from proxy.wire.dialects import DIALECTS, match
 from proxy.wire.dialects.base import clamped, error_identifier, openai_error_body, parse_json, whole_number
-
-
-def test_each_dialect_is_matched_by_its_own_route():
-    """A name, a suffix and a route belong to one dialect."""
-    assert [match(dialect.route.encode()) for dialect in DIALECTS] == list(DIALECTS)
-    assert len({dialect.name for dialect in DIALECTS}) == len(DIALECTS)
 
 
 def test_an_error_is_openais_envelope():

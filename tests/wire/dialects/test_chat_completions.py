@@ -1,18 +1,13 @@
-"""Requests are read and spliced, and the event that exists only because we asked is told from all others."""
+"""Chat requests are read, and limits and usage are spliced into them."""
 
 import json
 
-import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.record import Action, Decision, RequestFacts
 from proxy.wire.dialects import match
-from proxy.wire.dialects.base import Reading
-from proxy.wire.sse import UsageCutter
-from tests.support.answers import golden
-from tests.support.sse import blocks, one_by_one
 
 CHAT = match(b"/v1/chat/completions")
 FIELDS = ("max_completion_tokens", "max_tokens")
@@ -63,6 +58,8 @@ def rewritten(body, action=Action.NONE, tokens=None, field=None, *, ask_usage=Fa
         (b'{"stream_options":{"include_usage":true}}', facts(include_usage=True)),
         (b'{"stream_options":{"include_usage":"yes"}}', facts(include_usage=False)),
         (b'{"stream_options":[]}', facts(include_usage=False)),
+        (b'{"data_sources":[{"type":"azure_search"}]}', facts(include_usage=False)),
+        (b'{"data_sources":[]}', facts()),
         (
             b'{"temperature":0,"top_p":0.5,"frequency_penalty":1,"presence_penalty":-1.5,"seed":42,"service_tier":"flex"}',
             facts(temperature=0.0, top_p=0.5, frequency_penalty=1.0, presence_penalty=-1.5, seed=42, service_tier="flex"),
@@ -168,6 +165,7 @@ def test_no_limit_is_above_the_cap_and_none_is_raised(members, cap):
         (b'{"stream":false}', b'{"stream":false}'),
         (b'{"stream":true,"stream_options":{"include_usage":false}}',) * 2,
         (b'{"stream":true,"stream_options":7}',) * 2,
+        (b'{"stream":true,"data_sources":[{"type":"azure_search"}]}',) * 2,
         (b"[]",) * 2,
     ],
 )
@@ -176,101 +174,14 @@ def test_usage_is_asked_for_where_the_client_did_not_say(body, expected):
     assert rewritten(body, ask_usage=True) == expected
 
 
+def test_a_limit_is_inserted_where_the_upstream_reads_it():
+    """Of the two fields some servers read only one."""
+    assert [CHAT.insert_field(field) for field in FIELDS] == list(FIELDS)
+
+
 def test_cap_and_usage_go_together():
     """Both edits of one body."""
     body = b'{"stream":true,"stream_options":{},"max_tokens":99}'
     assert rewritten(body, Action.CAPPED, 64, ask_usage=True) == (
         b'{"stream":true,"stream_options":{"include_usage":true},"max_tokens":64}'
     )
-
-
-@pytest.mark.parametrize(
-    ("data", "extra"),
-    [
-        (b'{"choices":[],"usage":{"completion_tokens":5}}', True),
-        (b'{"choices" : [ ] ,"usage":{}}', True),
-        (b'{"choices":[],"usage":{"completion_tokens":5},"prompt_filter_results":[],"x_groq":{"id":"a"}}', True),
-        (b'{"choices":[],"usage":null}', False),
-        (b'{"choices":[]}', False),
-        (b'{"usage":{"completion_tokens":5}}', False),
-        (b'{"choices":[],"usage":{"completion_tokens":5},"prompt_filter_results":[{}]}', False),
-        (b'{"choices":[],"usage":{"completion_tokens":5},"moderation":{"flagged":false}}', False),
-        (b'{"choices":[],"usage":{"completion_tokens":5},"error":{"code":1}}', False),
-        (b'{"choices":[{"delta":{"content":"\\"choices\\":[]"}}],"usage":{"completion_tokens":5}}', False),
-        (b'{"a":{"choices":[]},"usage":{}}', False),
-        (b'{"choices":[],"usage":{"completion_tokens":5}', False),
-        (b'[{"choices":[],"usage":{}}]', False),
-        (b"[DONE]", False),
-        (b"", False),
-    ],
-)
-def test_the_extra_event_is_told_from_all_others(data, extra):
-    """No choices and a usage object, and nothing of value beside them."""
-    assert CHAT.is_extra_usage(data) is extra
-
-
-@pytest.mark.parametrize("answer", golden("chat_completions", "sse"), ids=lambda answer: answer.name)
-@pytest.mark.parametrize("line_end", [b"\n", b"\r", b"\r\n"], ids=["LF", "CR", "CRLF"])
-def test_exactly_the_extra_events_are_cut_from_a_golden_stream(answer, line_end):
-    """At every split point and byte by byte, in every line end."""
-    stream = answer.body.replace(b"\n", line_end)
-    kept = [block for block in blocks(stream) if not (block.event and CHAT.is_extra_usage(block.event[1]))]
-    assert len(blocks(stream)) - len(kept) == answer.extra_events
-    expected = b"".join(block.raw for block in kept)
-    splits = range(0, len(stream), max(len(stream) // 2000, 1))
-    for reads in ([stream], one_by_one(stream), *([stream[:at], stream[at:]] for at in splits)):
-        cutter = UsageCutter(CHAT.is_extra_usage, 1 << 20)
-        assert b"".join([cutter.feed(read) for read in reads] + [cutter.finish()]) == expected
-
-
-JSON = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=4)),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(
-            ["choices", "delta", "index", "content", "usage", "error", "code", "type", "finish_reason", "tool_calls", "function", "name",
-             "audio", "data", "logprobs", "token_ids", "text", "x_groq", "prompt_tokens", "completion_tokens_details", "id", "model",
-             "reasoning", "reasoning_details", "function_call", "refusal", "thinking", "message"]
-        ),
-        inner,
-        max_size=4,
-    ),
-    max_leaves=12,
-)  # fmt: skip
-
-
-@given(JSON)
-def test_no_json_makes_the_reading_raise(value):
-    """Whatever has whatever type, it is read or passed over, and what was read can be written down."""
-    body = json.dumps(value).encode()
-    for wrapped in (
-        body,
-        b'{"choices":[%b]}' % body,
-        b'{"choices":[{"delta":%b}],"usage":%b,"error":%b}' % (body, body, body),
-    ):
-        CHAT.read_event((None, wrapped), Reading())
-        CHAT.read_event((b"error", wrapped), Reading())
-        CHAT.read_body(wrapped, Reading())
-        CHAT.is_extra_usage(wrapped)
-        orjson.dumps(tuple(CHAT.read_request(wrapped)))
-        rewritten(wrapped, Action.CAPPED, 3, ask_usage=True)
-
-
-@given(st.binary(max_size=60))
-def test_no_bytes_make_the_reading_raise(body):
-    """Bodies and events are whatever a peer sends."""
-    CHAT.read_event((None, body), Reading())
-    CHAT.read_body(body, Reading())
-    CHAT.is_extra_usage(body)
-    CHAT.read_request(body)
-    rewritten(body, Action.INSERTED, 3, "max_tokens", ask_usage=True)
-
-
-def test_what_is_kept_of_many_choices_is_bounded():
-    """A stream of ever new indexes keeps 1024."""
-    reading = Reading()
-    for index in range(5000):
-        CHAT.read_event((None, b'{"choices":[{"index":%d,"delta":{}}]}' % index), reading)
-        CHAT.read_event((None, b'{"choices":[{"index":%d,"finish_reason":"stop"}]}' % (index + 10_000)), reading)
-    assert len(reading.open_choices) <= 1024
-    assert len(reading.finish_reasons) <= 1024

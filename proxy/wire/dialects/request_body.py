@@ -1,0 +1,181 @@
+"""What every dialect does with a request: parse it, read the limits and parameters in it, and splice a limit.
+
+Layer: wire (sans-io). No function here raises on any bytes. A rewritten body differs from the client's in the spliced bytes only.
+
+Source: RFC 8259 (duplicate names, escaped names); ARCHITECTURE.md 5.6.
+"""
+
+import re
+from typing import Any
+
+from proxy.record import Action, Decision, RequestFacts
+from proxy.wire.dialects.base import MAX_INTEGER, clamped, parse_json, whole_number
+from proxy.wire.json_edit import Found, find_values, insert_member, replace
+
+__all__ = ["count", "output_type", "parsed_request", "request_facts", "unreadable", "with_limit"]
+
+_ESCAPED_ASCII = re.compile(rb"\\u00[2-7]")
+_NUMBER_MEMBER = re.compile(rb'"[ \t\r\n]*:[ \t\r\n]*(-?[0-9.eE+-]+)')
+"""Rest of a member after its name, when the value is a number."""
+
+Limits = tuple[tuple[str, int], ...]
+
+
+def parsed_request(body: bytes) -> dict[str, Any] | str:
+    """The object that a request is; else why it cannot be read: `not_utf8`, `invalid_json` or `not_object`."""
+    try:
+        if b"\0" in body[:4]:  # UTF-16 or UTF-32, which JSON forbids between systems and some servers read
+            return "not_utf8"
+        request = parse_json(body)
+    except UnicodeDecodeError:
+        return "not_utf8"
+    except ValueError:
+        return "invalid_json"
+    return request if type(request) is dict else "not_object"
+
+
+def unreadable(dialect: str, reason: str) -> RequestFacts:
+    """Facts of a request of which nothing is known but why."""
+    return RequestFacts(dialect, degraded=reason, choices=None)
+
+
+def request_facts(
+    dialect: str,
+    limit_fields: tuple[str, ...],
+    body: bytes,
+    request: dict[str, Any],
+    *,
+    choices: int | None = 1,
+    include_usage: bool | None = None,
+    output_type: str | None = None,
+) -> RequestFacts:
+    """Facts of a request; what is read here has the same name in every dialect.
+
+    `degraded` is `limit_type` when a limit is no whole number from 0 up, `limit_twice` when a limit field occurs more than once (then the
+    largest counts).
+    """
+    limits, degraded = _limits(limit_fields, body, request)
+    get = request.get
+    return RequestFacts(
+        dialect=dialect,
+        model=clamped(get("model")),
+        stream=get("stream") is True,
+        limits=limits,
+        choices=choices,
+        include_usage=include_usage,
+        degraded=degraded,
+        temperature=_number(get("temperature")),
+        top_p=_number(get("top_p")),
+        frequency_penalty=_number(get("frequency_penalty")),
+        presence_penalty=_number(get("presence_penalty")),
+        seed=_seed(get("seed")),
+        service_tier=clamped(get("service_tier")),
+        output_type=output_type,
+    )
+
+
+def with_limit(
+    fields: tuple[str, ...], body: bytes, facts: RequestFacts, decision: Decision, insert_field: str
+) -> bytes:
+    """Body with the decided limit; the same object when nothing is to be changed.
+
+    A cap lowers every occurrence of every limit field above it. A limit is inserted as `insert_field` (else as `decision.limit_field`),
+    in the place of a null one. A cap is inserted too when `decision.limit_field` names a limit field that the client did not send.
+    """
+    cap = decision.forwarded_max_tokens
+    if cap is None or decision.action not in {Action.CAPPED, Action.INSERTED}:
+        return body
+    digits = b"%d" % cap
+    spans = _limit_spans(fields, body, facts)
+    edits: list[tuple[int, int, bytes]] = []
+    for found in spans:
+        value = _scalar(body[found.start : found.end])
+        if type(value) in {int, float} and not value <= cap:
+            edits.append((found.start, found.end, digits))
+    field = decision.limit_field
+    if decision.action is Action.INSERTED:
+        field = insert_field or field
+    if field is None or field not in fields:
+        return replace(body, edits)
+    same = [found for found in spans if found.key == field]
+    edits += [(found.start, found.end, digits) for found in same if body[found.start : found.end] == b"null"]
+    body = replace(body, edits)
+    return body if same else insert_member(body, b'"%b":%b' % (field.encode(), digits))
+
+
+def count(value: object) -> int | None:
+    """How many of something; 1 when absent, None for what is no number from 1 up."""
+    if value is None:
+        return 1
+    number = whole_number(value)
+    return min(number, MAX_INTEGER) if number is not None and number >= 1 else None
+
+
+def output_type(value: object) -> str | None:
+    """`text` or `json`, of an object that names a format."""
+    kind = value.get("type") if type(value) is dict else None
+    return {"text": "text", "json_object": "json", "json_schema": "json"}.get(kind) if type(kind) is str else None
+
+
+def _limits(fields: tuple[str, ...], body: bytes, request: dict[str, Any]) -> tuple[Limits, str | None]:
+    """Limits in force and what is wrong with them. The body's bytes are searched only when a name could be there twice."""
+    sent: list[tuple[str, Any]] = [(name, request[name]) for name in fields if name in request]
+    degraded = None
+    if not all(_is_spelled_once(body, name) for name, _ in sent):
+        spans = find_values(body, fields)
+        if len(spans) > len(sent):
+            degraded = "limit_twice"
+            sent = [
+                (name, _scalar(body[found.start : found.end]))
+                for name in fields
+                for found in spans
+                if found.key == name
+            ]
+    limits: dict[str, int] = {}
+    for name, value in sent:
+        if value is None:
+            continue
+        tokens = whole_number(value)
+        if tokens is None or tokens < 0:
+            degraded = degraded or "limit_type"
+        else:
+            limits[name] = max(min(tokens, MAX_INTEGER), limits.get(name, 0))
+    return tuple(limits.items()), degraded
+
+
+def _limit_spans(fields: tuple[str, ...], body: bytes, facts: RequestFacts) -> list[Found]:
+    """Where the limits stand. A name that is known to be a member and is spelled once can only stand there."""
+    sent = dict(facts.limits)
+    found: list[Found] = []
+    for name in fields:
+        if name in sent and _is_spelled_once(body, name):
+            value = _NUMBER_MEMBER.match(body, body.find(b'"%b"' % name.encode()) + len(name) + 1)
+            if value is not None:
+                found.append(Found(name, *value.span(1)))
+                continue
+        elif name.encode() not in body and b"\\u00" not in body:
+            continue
+        return find_values(body, fields)
+    return found
+
+
+def _number(value: object) -> float | None:
+    return float(value) if type(value) in {int, float} and abs(value) < 1e18 else None  # type: ignore[arg-type]
+
+
+def _seed(value: object) -> int | None:
+    number = whole_number(value)
+    return number if number is not None and abs(number) <= MAX_INTEGER else None
+
+
+def _scalar(text: bytes) -> Any:
+    """Parsed value of a member; True, which is no limit, for what cannot be parsed."""
+    try:
+        return parse_json(text)
+    except ValueError:
+        return True
+
+
+def _is_spelled_once(body: bytes, name: str) -> bool:
+    """True when a member name occurs once, nested ones included, and no escape could spell it another way."""
+    return body.count(b'"%b"' % name.encode()) == 1 and (b"\\u00" not in body or _ESCAPED_ASCII.search(body) is None)
