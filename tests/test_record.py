@@ -106,6 +106,16 @@ def test_time_per_output_token_needs_two_tokens_and_a_stream():
         (("length",), Action.NONE, ("length",), True, "client"),
         (("length",), Action.UNDECIDED, ("length",), True, "client"),
         (("function_call", "weird"), Action.NONE, ("tool_calls", "other"), False, None),
+        (("max_output_tokens",), Action.CAPPED, ("length",), True, "policy"),
+        (("max_tokens",), Action.NONE, ("length",), True, "client"),
+        (("completed",), Action.CAPPED, ("stop",), False, None),
+        (
+            ("end_turn", "tool_use", "refusal", "pause_turn"),
+            Action.NONE,
+            ("stop", "tool_calls", "content_filter", "other"),
+            False,
+            None,
+        ),
     ],
 )
 def test_an_answer_is_cut_when_any_choice_ended_at_the_limit(reasons, action, words, cut, by):

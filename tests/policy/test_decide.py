@@ -35,7 +35,7 @@ def decided(facts: RequestFacts, policies: PolicySet, origin: Origin = ORIGIN, a
 
 CAP = {"do": "cap", "max_tokens": 100}
 INSERT = CAP | {"when_absent": "insert"}
-MT, MCT = "max_tokens", "max_completion_tokens"
+MT, MCT, MOT = "max_tokens", "max_completion_tokens", "max_output_tokens"
 NONE, CAPPED, INSERTED, REJECTED = Action.NONE, Action.CAPPED, Action.INSERTED, Action.REJECTED
 
 TRUTH = [
@@ -62,6 +62,14 @@ TRUTH = [
     (INSERT | {"max_tokens": 16}, asked(dialect="completions"), Decision(NONE, "r0", None, None)),
     (INSERT | {"max_tokens": 15}, asked(dialect="completions"), Decision(INSERTED, "r0", 15, None)),
     (CAP | {"max_tokens": 15}, asked(dialect="completions"), Decision(NONE, "r0", None, None)),
+    # responses: nothing below 16 is forwarded, and nothing is raised
+    (CAP | {"max_tokens": 8}, asked((MOT, 99), dialect="responses"), Decision(CAPPED, "r0", 16, MOT)),
+    (CAP | {"max_tokens": 8}, asked((MOT, 17), dialect="responses"), Decision(CAPPED, "r0", 16, MOT)),
+    (CAP | {"max_tokens": 8}, asked((MOT, 16), dialect="responses"), Decision(NONE, "r0", 16, MOT)),
+    (CAP | {"max_tokens": 8}, asked((MOT, 9), dialect="responses"), Decision(NONE, "r0", 9, MOT)),
+    (CAP, asked((MOT, 101), dialect="responses"), Decision(CAPPED, "r0", 100, MOT)),
+    (INSERT | {"max_tokens": 8}, asked(dialect="responses"), Decision(INSERTED, "r0", 16, None)),
+    (CAP | {"max_tokens": 8}, asked((MT, 99), dialect="messages"), Decision(CAPPED, "r0", 8, MT)),
     # a body that could not be read is left alone
     (INSERT, asked(degraded="json"), Decision(NONE, "r0", None, None)),
     # streamed or not makes no difference to the action
@@ -233,7 +241,7 @@ RULES = st.lists(
 )
 
 
-@given(LIMITS, RULES, st.sampled_from(["chat_completions", "completions"]))
+@given(LIMITS, RULES, st.sampled_from(["chat_completions", "completions", "responses", "messages"]))
 def test_no_decision_raises_a_limit(limits: list[tuple[str, int]], rules: list[dict[str, Any]], dialect: str) -> None:
     """What is forwarded is never above what was sent, and an absent completions limit never above its 16."""
     facts = asked(*limits, dialect=dialect)
