@@ -221,8 +221,11 @@ class Exchange:
         plain, encoding = body, self._route.encoding
         facts: RequestFacts
         if encoding:
-            decoder = coding.decoder(encoding)
-            plain = b"" if decoder is None else decoder.decode(body)
+            decoder = coding.decoder(encoding, worker.settings.limits.observed_body_bytes)
+            plain = b""
+            if decoder is not None:
+                plain = decoder.decode(body)
+                decoder.finish()
             if decoder is None or decoder.failed:
                 facts = RequestFacts(dialect=dialect.name, choices=None, degraded="content_encoding")
             else:
