@@ -1,8 +1,9 @@
 """Where the workers' records arrive: JSON lines over a local socket, acknowledged in batches.
 
 Layer: recorder. A batch is whatever lines one read brought; it is processed before the next read, so a worker that is
-faster than the recorder feels the socket fill, counts what does not fit, and never waits. A line that is no record costs
-itself only, and is never logged: it could hold anything.
+faster than the recorder feels the socket fill, counts what does not fit, and never waits. Where a record comes with texts
+whose tokens are to be counted, a thread counts them, and only this worker's link waits; then the texts are gone. A line
+that is no record costs itself only, and is never logged: it could hold anything.
 
 Source: ARCHITECTURE.md 3.
 """
@@ -17,6 +18,7 @@ from typing import Any
 import orjson
 
 from proxy.record import ExchangeRecord, from_line
+from proxy.recorder.tokens import Texts, TokenCounter
 from proxy.recorder.workers import Worker, Workers
 
 __all__ = ["Intake", "IntakeCounts"]
@@ -35,10 +37,13 @@ class IntakeCounts:
 class Intake:
     """The listening side: every connection is one worker's."""
 
-    def __init__(self, process: Callable[[Sequence[ExchangeRecord]], None], workers: Workers) -> None:
+    def __init__(
+        self, process: Callable[[Sequence[ExchangeRecord]], None], workers: Workers, counter: TokenCounter
+    ) -> None:
         """`process` is given each batch and must not raise; when it returns, the batch is acknowledged."""
         self.process = process
         self.workers = workers
+        self.counter = counter
         self.counts = IntakeCounts()
         self._links: set[_Link] = set()
         self._server: asyncio.Server | None = None
@@ -114,19 +119,35 @@ class _Link(asyncio.Protocol):
             self._batch(lines)
 
     def _batch(self, lines: list[bytes]) -> None:
-        records: list[ExchangeRecord] = []
+        records: list[tuple[ExchangeRecord, Texts | None]] = []
         last: int | None = None
         for line in lines:
             try:
                 message = orjson.loads(line)
                 if "record" in message:
                     last = _number(message["seq"])
-                    records.append(from_line(message["record"]))
+                    records.append((from_line(message["record"]), _texts(message.get("texts"))))
                 else:
                     self._control(message)
             except (AttributeError, LookupError, TypeError, ValueError):
                 self._intake.counts.malformed_lines += 1
         self._intake.counts.records += len(records)
+        if any(texts is not None for _, texts in records):
+            assert self._transport is not None
+            self._transport.pause_reading()
+            counting = self._intake.counter.estimated(records)
+            counting.add_done_callback(lambda counted: self._counted(counted, last))
+        else:
+            self._finish([record for record, _ in records], last)
+
+    def _counted(self, counting: asyncio.Future[list[ExchangeRecord]], last: int | None) -> None:
+        if counting.cancelled():  # this process leaves: what it did not acknowledge the worker counts as dropped
+            return
+        self._finish(counting.result(), last)
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _finish(self, records: list[ExchangeRecord], last: int | None) -> None:
         if records:
             self._intake.process(records)
         if last is not None and self._acks is not None:
@@ -147,6 +168,14 @@ class _Link(asyncio.Protocol):
             self._intake.workers.report(self._worker, message["totals"])
         else:
             raise TypeError("unknown message")
+
+
+def _texts(value: object) -> Texts | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(type(text) is str for text in value):
+        raise TypeError("not texts")
+    return value
 
 
 def _number(value: object) -> int:

@@ -16,6 +16,7 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import orjson
@@ -26,11 +27,12 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from prometheus_client import CollectorRegistry
 
 from proxy.record import ExchangeRecord
-from proxy.recorder import admin, export, semconv
+from proxy.recorder import admin, export, semconv, tokens
 from proxy.recorder.intake import Intake
 from proxy.recorder.ledger import Ledger, LedgerError
 from proxy.recorder.metrics import Metrics
 from proxy.recorder.spans import SpanForm, spans_of
+from proxy.recorder.tokens import TokenCounter
 from proxy.recorder.workers import Workers
 from proxy.settings import Settings, Telemetry, from_json
 
@@ -85,7 +87,9 @@ class Recorder:
         self._init = init
         self.policy = init.policy
         self.workers = Workers()
-        self.intake = Intake(self.process, self.workers)
+        self._vocabularies = tokens.folder(environ)
+        self._counter = TokenCounter(partial(tokens.load, self._vocabularies))
+        self.intake = Intake(self.process, self.workers, self._counter)
         self.failed_records = 0
         self.registry = CollectorRegistry() if telemetry.prometheus else None
         self._exports = {
@@ -162,6 +166,7 @@ class Recorder:
                 "connections_malformed": totals.connections_malformed,
             },
             "laws": {},
+            "encodings": tokens.present(self._vocabularies),
             "export": {name: counts.status() for name, counts in self._exports.items()},
             "ledger": self._ledger_status(),
         }
@@ -181,6 +186,7 @@ class Recorder:
 
     def close(self, within_s: float) -> bool:
         """Commit, and export what is queued; False when the collector did not take it in time."""
+        self._counter.close()
         if self._ledger is not None:
             self._ledger.close()
         ends = [] if self._outlet is None else [self._outlet.shutdown]

@@ -81,6 +81,7 @@ LENGTHWISE_POLICY_RULE: Final = "lengthwise.policy.rule"
 LENGTHWISE_POLICY_ARM: Final = "lengthwise.policy.arm"
 LENGTHWISE_POLICY_SHADOW: Final = "lengthwise.policy.shadow"
 LENGTHWISE_USAGE_SOURCE: Final = "lengthwise.usage.source"
+LENGTHWISE_USAGE_ESTIMATED_OUTPUT_TOKENS: Final = "lengthwise.usage.estimated_output_tokens"
 LENGTHWISE_TRUNCATED: Final = "lengthwise.truncated"
 LENGTHWISE_TRUNCATED_BY: Final = "lengthwise.truncated_by"
 LENGTHWISE_TIME_TO_FIRST_TOKEN: Final = "lengthwise.time_to_first_token"  # noqa: S105 -- a name, also of a metric

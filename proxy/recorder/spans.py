@@ -267,6 +267,7 @@ def _allowance_values(record: ExchangeRecord) -> _Values:
     yield names.LENGTHWISE_POLICY_ARM, decision.arm
     yield names.LENGTHWISE_POLICY_SHADOW, shadow_json(record)
     yield names.LENGTHWISE_USAGE_SOURCE, record.usage_source
+    yield names.LENGTHWISE_USAGE_ESTIMATED_OUTPUT_TOKENS, record.estimated_output_tokens
     yield names.LENGTHWISE_TRUNCATED, record.cut
     yield names.LENGTHWISE_TRUNCATED_BY, record.truncated_by
     yield names.LENGTHWISE_TIME_TO_FIRST_TOKEN, record.ttft_s

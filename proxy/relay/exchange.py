@@ -698,7 +698,10 @@ class Exchange:
         response = ResponseFacts() if self._observer is None else self._observer.finish(at_ns)
         if self._degraded is None and self._cutter is not None and self._cutter.degraded:
             self._degraded = "event_too_large"
-        self._worker.exchange_over(self._record(end, at_ns, error_type, response, answered))
+        texts = None
+        if self._observer is not None and self._status is not None and 200 <= self._status < 300:
+            texts = self._observer.texts()
+        self._worker.exchange_over(self._record(end, at_ns, error_type, response, answered), texts)
         self._client.exchange_over(at_ns)
 
     def _record(

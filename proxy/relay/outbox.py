@@ -7,7 +7,7 @@ What a dead recorder had not acknowledged, and what does not fit while it is awa
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import orjson
@@ -19,7 +19,9 @@ __all__ = ["Outbox"]
 _HELD_RECORDS = 8192
 """Records that may be unacknowledged at once: four seconds of a worker at 2,000 exchanges a second, some 15 MB."""
 _BEHIND_BYTES = 65536
-"""With more than this unsent, totals wait: a recorder that hangs for a day must not cost a day of them."""
+"""With more than this unsent, totals wait: a recorder that hangs for a day must not cost a day of them. Texts go unsent."""
+_HELD_TEXT = 4 * 1024 * 1024
+"""Characters of text that may wait to be sent; a record beyond them goes without its text, and is estimated without it."""
 _FLUSH_S = 0.02
 """Records gather this long, so that a busy worker pays one system call for many."""
 
@@ -44,7 +46,8 @@ class Outbox(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._connecting = False
         self._closed = False
-        self._waiting: list[ExchangeRecord] = []
+        self._waiting: list[tuple[ExchangeRecord, Sequence[str] | None]] = []
+        self._waiting_text = 0
         self._number = 0
         self._acknowledged = 0
         self._flush_due = False
@@ -56,12 +59,18 @@ class Outbox(asyncio.Protocol):
         """Records sent to this recorder and not acknowledged."""
         return self._number - self._acknowledged
 
-    def put(self, record: ExchangeRecord) -> None:
-        """Hand over a finished record, or count it as dropped."""
+    def put(self, record: ExchangeRecord, texts: Sequence[str] | None = None) -> None:
+        """Hand over a finished record, or count it as dropped; its texts are for counting, None when nothing is to be counted."""
         if len(self._waiting) + self._number - self._acknowledged >= _HELD_RECORDS:
             self.records_dropped += 1
             return
-        self._waiting.append(record)
+        if texts:
+            size = sum(map(len, texts))
+            if self._waiting_text + size > _HELD_TEXT:
+                texts = ()
+            else:
+                self._waiting_text += size
+        self._waiting.append((record, texts))
         if not self._flush_due and self._transport is not None:
             self._flush_due = True
             self._loop.call_later(_FLUSH_S, self._flush)
@@ -107,10 +116,16 @@ class Outbox(asyncio.Protocol):
         if self._transport is None or not self._waiting:
             return
         lines = []
-        for record in self._waiting:
+        behind = self._transport.get_write_buffer_size() > _BEHIND_BYTES
+        for record, texts in self._waiting:
             self._number += 1
-            lines.append(b'{"seq":%d,"record":%b}\n' % (self._number, to_line(record)))
+            if texts is None:
+                lines.append(b'{"seq":%d,"record":%b}\n' % (self._number, to_line(record)))
+            else:
+                counted = orjson.dumps(() if behind else texts)
+                lines.append(b'{"seq":%d,"record":%b,"texts":%b}\n' % (self._number, to_line(record), counted))
         self._waiting.clear()
+        self._waiting_text = 0
         self._transport.write(b"".join(lines))
 
     def _settle(self) -> None:

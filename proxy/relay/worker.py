@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import ssl
+from collections.abc import Sequence
 from time import monotonic_ns
 from typing import Any, cast
 
@@ -88,10 +89,10 @@ class Worker:
         self.exchanges += 1
         self.exchanges_active += 1
 
-    def exchange_over(self, record: ExchangeRecord) -> None:
-        """Count an exchange out, and send its record."""
+    def exchange_over(self, record: ExchangeRecord, texts: Sequence[str] | None) -> None:
+        """Count an exchange out, and send its record, with the texts whose tokens are to be counted."""
         self.exchanges_active -= 1
-        self.outbox.put(record)
+        self.outbox.put(record, texts)
         if self.draining:
             self._loop.call_soon(self._check_idle)  # after the client decided whether to close
 

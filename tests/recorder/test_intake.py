@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import threading
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 
 from proxy.record import ExchangeRecord
 from proxy.recorder.intake import Intake
+from proxy.recorder.tokens import TokenCounter
 from proxy.recorder.workers import Totals, Workers
+from tests.support.recorder import PATIENCE_S
 from tests.support.records import make_record
 
 
@@ -24,7 +27,13 @@ class Side:
     batches: list[list[ExchangeRecord]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.intake = Intake(self.process, Workers())
+        self.loading = threading.Event()
+        self.loading.set()
+        self.intake = Intake(self.process, Workers(), TokenCounter(self.load))
+
+    def load(self, name: str) -> None:
+        """No encoding, after as long as a test wants: events are counted."""
+        self.loading.wait(PATIENCE_S)
 
     def process(self, records: Sequence[ExchangeRecord]) -> None:
         """Keep a batch."""
@@ -99,6 +108,8 @@ async def test_a_record_may_arrive_in_pieces(side: Side) -> None:
         b'{"seq":1,"record":{"end":"complete"}}\n',
         b'{"seq":1,"record":null}\n',
         b'{"seq":1,"record":[1]}\n',
+        _line({"seq": 1, "record": make_record(), "texts": "one"}),
+        _line({"seq": 1, "record": make_record(), "texts": ["one", 2]}),
         b'{"totals":{}}\n',
         b'{"hello":{}}\n',
         b'{"hello":{"worker":"a","pid":[]}}\n',
@@ -121,6 +132,27 @@ async def test_a_numbered_line_that_is_no_record_is_acknowledged(side: Side) -> 
     assert await _ack(reader) == {"ack": 9}
     assert (side.batches, side.intake.counts.malformed_lines) == ([], 1)
     writer.close()
+
+
+async def test_only_the_link_waits_whose_texts_are_counted(side: Side) -> None:
+    """Its batch is processed and acknowledged in one piece after counting, in order; others go on; then it is read again."""
+    side.loading.clear()
+    reader, writer = await side.connect()
+    uncounted = make_record(id="lw_2", response={"usage": None}, usage_source="none")
+    writer.write(_record(1) + _line({"seq": 2, "record": uncounted, "texts": ["a b"]}) + _record(3))
+    other_reader, other_writer = await side.connect()
+    while side.intake.counts.records < 3:
+        await asyncio.sleep(0)
+    writer.write(_record(4))
+    other_writer.write(_record(5))
+    assert await _ack(other_reader) == {"ack": 5}
+    assert [[record.id for record in batch] for batch in side.batches] == [["lw_5"]]
+    side.loading.set()
+    assert [await _ack(reader), await _ack(reader)] == [{"ack": 3}, {"ack": 4}]
+    estimated = uncounted._replace(usage_source="estimated", estimated_output_tokens=128)
+    assert side.batches[1:] == [[make_record(id="lw_1"), estimated, make_record(id="lw_3")], [make_record(id="lw_4")]]
+    writer.close()
+    other_writer.close()
 
 
 async def test_an_endless_line_is_let_go(side: Side) -> None:

@@ -145,6 +145,7 @@ def test_status_says_everything(start: Start) -> None:
         "records": 2,
         "drops": {"records": 2, "malformed_lines": 1, "failed_records": 1, "connections_malformed": 5},
         "laws": {},
+        "encodings": [],
         "export": {
             "traces": {"protocol": "http/protobuf", "exported": 0, "failed": 0, "dropped": 0, "last_failure": None}
         },

@@ -106,6 +106,7 @@ class RecorderHost:
         self.environ = {
             **{name: value for name, value in os.environ.items() if not name.startswith("OTEL_")},
             "NO_PROXY": "127.0.0.1",
+            "TIKTOKEN_CACHE_DIR": str(folder),  # no vocabularies, whatever this machine has
             **(environ or {}),
         }
         self.process: subprocess.Popen[bytes] | None = None
