@@ -194,6 +194,8 @@ def test_a_window_that_no_content_coding_needs_fails():
     assert decoded("zstd", [small]) == (b"a", False)
     wide = frame((0, 1, b"a"), window=0x70)
     assert decoded("zstd", [wide]) == decoded("zstd", one_by_one(wide)) == (b"", True)
+    sized = b"\x28\xb5\x2f\xfd\x40\x70\0\0" + (256 << 3 | 1).to_bytes(3, "little") + bytes(256)  # says its size: 256
+    assert decoded("zstd", [sized]) == decoded("zstd", one_by_one(sized)) == (b"", True)
 
 
 @pytest.mark.parametrize("coding", [*PACK, "gzip, br"])
