@@ -56,10 +56,15 @@ def decide(
     shadow: list[ShadowDecision] = []
     model = facts.model
     for rule in policies.rules:
-        pattern = rule.match.model  # the condition that most rules have, before the call that looks at all of them
+        match = rule.match
+        pattern = match.model  # the condition that most rules have, before the calls that look at all of them
         if pattern is not None and (model is None or pattern.match(model) is None):
             continue
-        if (decided is not None and rule.enforces) or not _matches(rule.match, facts, origin, now_unix_s):
+        if (
+            (decided is not None and rule.enforces)
+            or not _matches_body(match, facts)
+            or not _matches_origin(match, facts.dialect, origin, now_unix_s)
+        ):
             continue
         if rule.enforces:
             decided = rule
@@ -74,13 +79,13 @@ def decide(
     return Decision(action, decided.name, forwarded, field, shadow=tuple(shadow))
 
 
-def may_enforce(upstream: str, dialect: str, policies: PolicySet) -> bool:
-    """True when an enforce rule that caps or rejects could match a request of this dialect to this upstream."""
+def may_enforce(dialect: str, origin: Origin, policies: PolicySet, now_unix_s: float) -> bool:
+    """True when an enforce rule that caps or rejects could match by everything but the body.
+
+    Then a body that cannot be judged must not pass: it might be what the rule is there for (ARCHITECTURE.md 5.6).
+    """
     return any(
-        rule.enforces
-        and rule.do != "observe"
-        and (rule.match.upstream is None or upstream in rule.match.upstream)
-        and (rule.match.dialect is None or dialect in rule.match.dialect)
+        rule.enforces and rule.do != "observe" and _matches_origin(rule.match, dialect, origin, now_unix_s)
         for rule in policies.rules
     )
 
@@ -105,15 +110,20 @@ def _effect(rule: Rule, facts: RequestFacts) -> tuple[Action, int | None]:
     return Action.INSERTED, cap
 
 
-def _matches(match: Match, facts: RequestFacts, origin: Origin, now_unix_s: float) -> bool:
-    """True when every condition holds; a fact that is unknown fulfils none, except an absent limit `over`."""
+def _matches_body(match: Match, facts: RequestFacts) -> bool:
+    """The conditions on the body but for its model; an absent limit is over every number, an absent stream is false."""
+    return (match.stream is None or facts.stream is match.stream) and (
+        match.requested is None or _is_over(match.requested, facts)
+    )
+
+
+def _matches_origin(match: Match, dialect: str, origin: Origin, now_unix_s: float) -> bool:
+    """The conditions on everything but the body; what is unknown fulfils none."""
     return (
         (match.upstream is None or origin.upstream in match.upstream)
-        and (match.dialect is None or facts.dialect in match.dialect)
-        and (match.stream is None or facts.stream is match.stream)
+        and (match.dialect is None or dialect in match.dialect)
         and (match.key is None or origin.key in match.key)
         and (match.app is None or (origin.app is not None and match.app.match(origin.app) is not None))
-        and (match.requested is None or _is_over(match.requested, facts))
         and (not match.header or _has_headers(match, origin.headers))
         and (match.when is None or _is_within(match.when, now_unix_s))
     )

@@ -251,9 +251,9 @@ class Client(asyncio.Protocol):
         if known is not None and not self._raw_head:
             same = known.matches(data)
             if same is not None and self._route is not None:
-                head_bytes, content_length = same
+                head_bytes, content_length, traceparent = same
                 self._accepted_ns = at_ns
-                self._begin(self._route, content_length, at_ns)
+                self._begin(self._route, content_length, traceparent or self._route.traceparent, at_ns)
                 return data[head_bytes:]
         parser = self._head_parser
         if parser is None:
@@ -280,17 +280,17 @@ class Client(asyncio.Protocol):
         self._head_parser = None
         raw = raw[:end]
         head = parser.head(raw, worker.interesting)
-        self._known = None if head.chunked else KnownHead.of(raw, head.content_length)
-        self._route = Route(worker, head)
-        self._begin(self._route, head.content_length, at_ns)
+        self._known = None if head.chunked else KnownHead.of(raw, head.content_length, traced=worker.propagate)
+        route = self._route = Route(worker, head)
+        self._begin(route, head.content_length, route.traceparent, at_ns)
         return rest
 
-    def _begin(self, route: Route, content_length: int | None, at_ns: int) -> None:
+    def _begin(self, route: Route, content_length: int | None, traceparent: bytes | None, at_ns: int) -> None:
         self._body_left_bytes = content_length or 0
         self._chunked = ChunkedReader(self._worker.settings.limits.header_bytes) if route.head.chunked else None
         self._in_body = bool(content_length) or route.head.chunked
         self.keep_alive = True
-        exchange = self._exchange = Exchange(self._worker, self, route, content_length, self._accepted_ns)
+        exchange = self._exchange = Exchange(self._worker, self, route, content_length, traceparent, self._accepted_ns)
         self._worker.exchange_begun()
         exchange.begin(at_ns)
 

@@ -64,13 +64,18 @@ class Phase(Enum):
     OVER = auto()
 
 
+# Bound once: reading a member through its class costs as much as the rest of the comparison.
+_REQUEST, _CONNECT, _SEND, _FIRST_BYTE, _BODY, _OVER = Phase
+_WHOLE = (End.COMPLETE, End.UPSTREAM_ERROR)
+
+
 class Exchange:
     """See the module; made by a client connection when a request head is complete.
 
     Defaults are class attributes: an exchange sets what happens to it, which is half of them.
     """
 
-    phase = Phase.REQUEST
+    phase = _REQUEST
     tunnel: Tunnel | None = None
     _decision = _NO_DECISION
     _body: list[bytes] | None = None
@@ -108,8 +113,14 @@ class Exchange:
     _client_blocked_ns = 0
     _blocked_since_ns = 0
 
-    def __init__(
-        self, worker: "Worker", client: "Client", route: Route, content_length: int | None, accepted_ns: int
+    def __init__(  # noqa: PLR0917 -- made in one place, for each exchange; names would cost
+        self,
+        worker: "Worker",
+        client: "Client",
+        route: Route,
+        content_length: int | None,
+        traceparent: bytes | None,
+        accepted_ns: int,
     ) -> None:
         self._worker = worker
         self._client = client
@@ -123,7 +134,7 @@ class Exchange:
         self._started_unix_ns = time_ns() - (monotonic_ns() - accepted_ns)
         bits = random.getrandbits(352)
         self.id = f"{bits & _ID_MASK:024x}"
-        self._trace = continue_trace(route.traceparent, route.tracestate, bits >> 96, worker.sample_ratio)
+        self._trace = continue_trace(traceparent, route.tracestate, bits >> 96, worker.sample_ratio)
 
     # -- the request, from the client ---------------------------------------------------------------------------------
 
@@ -155,15 +166,19 @@ class Exchange:
             self._take_connection()
         if not has_body:
             self.request_end(at_ns)
-        elif self.phase is Phase.REQUEST:
+        elif self.phase is _REQUEST:
             self._client.set_deadline(worker.client_body_ns, at_ns)
+
+    def _origin(self) -> Origin:
+        route, pool = self._route, self._pool
+        assert pool is not None
+        return Origin(pool.upstream.name, route.app, route.key_name, route.head.headers)
 
     def _too_large_to_read(self) -> None:
         """A body over `observed_body_bytes` streams unobserved, unless a rule would have to read it."""
-        pool, dialect = self._pool, self._dialect
-        assert pool is not None
+        dialect = self._dialect
         assert dialect is not None
-        if may_enforce(pool.upstream.name, dialect.name, self._worker.policies):
+        if may_enforce(dialect.name, self._origin(), self._worker.policies, time()):
             raise RefusalError("body_too_large", "The body is larger than a policy on this route can read.")
         self._facts = self._facts._replace(degraded="body_too_large")
 
@@ -194,7 +209,7 @@ class Exchange:
             self._unsent_bytes += len(data)
             if self._unsent_bytes > _UNSENT_BYTES:
                 self._client.pause_reading()
-        if self.phase is Phase.SEND and not self._upstream_blocked:
+        if self.phase is _SEND and not self._upstream_blocked:
             self._client.set_deadline(self._worker.client_body_ns, at_ns)
 
     def request_end(self, at_ns: int) -> None:
@@ -215,7 +230,7 @@ class Exchange:
 
     def _judge(self, body: bytes) -> None:
         """Read the body, decide, and leave in `_unsent` what the upstream gets."""
-        dialect, pool, worker, head = self._dialect, self._pool, self._worker, self._head
+        dialect, pool, worker = self._dialect, self._pool, self._worker
         assert dialect is not None
         assert pool is not None
         plain, encoding = body, self._route.encoding
@@ -233,11 +248,11 @@ class Exchange:
         else:
             facts = dialect.read_request(plain)
         self._facts = facts
-        if facts.degraded is not None and may_enforce(pool.upstream.name, dialect.name, worker.policies):
+        origin, now_unix_s = self._origin(), time()
+        if facts.degraded is not None and may_enforce(dialect.name, origin, worker.policies, now_unix_s):
             # What cannot be judged cannot be capped: the upstream might read more in it than we do (ARCHITECTURE.md 5.6).
             raise RefusalError("ambiguous_body", f"A policy on this route cannot judge this body: {facts.degraded}.")
-        origin = Origin(pool.upstream.name, self._route.app, self._route.key_name, head.headers)
-        decision = decide(facts, origin, worker.policies, worker.live, time())
+        decision = decide(facts, origin, worker.policies, worker.live, now_unix_s)
         insert_field = dialect.insert_field(pool.insert_field)
         if decision.action is Action.INSERTED:
             decision = decision._replace(limit_field=insert_field)
@@ -274,14 +289,14 @@ class Exchange:
 
     def _connect(self, at_ns: int) -> None:
         assert self._pool is not None
-        self.phase = Phase.CONNECT
+        self.phase = _CONNECT
         self._connect_started_ns = at_ns
         self._client.set_deadline(self._worker.connect_ns, at_ns)
         self._connecting = self._pool.connect(self._connected, self._connect_failed)
 
     def _connected(self, connection: Upstream) -> None:
         self._connecting = None
-        if self.phase is not Phase.CONNECT:
+        if self.phase is not _CONNECT:
             connection.transport.abort()
             return
         self._connected_ns = monotonic_ns()
@@ -299,7 +314,7 @@ class Exchange:
         head = self._head
         self._upstream = connection
         connection.lend(self, to_head=head.method == b"HEAD")
-        self.phase = Phase.SEND
+        self.phase = _SEND
         self._wrote_request = True
         data = self._request_head()
         if self._body is not None:
@@ -323,10 +338,10 @@ class Exchange:
             self._client.set_deadline(self._worker.client_body_ns, monotonic_ns())
 
     def _request_is_sent(self, now_ns: int) -> None:
-        if self.phase is not Phase.SEND:
+        if self.phase is not _SEND:
             return  # the response began before: no start that a duration could be measured from
         self._request_sent_ns = now_ns
-        self.phase = Phase.FIRST_BYTE
+        self.phase = _FIRST_BYTE
         self._client.set_deadline(self._worker.first_byte_ns, now_ns)
 
     def _request_head(self) -> bytes:
@@ -361,7 +376,7 @@ class Exchange:
         self._response = head
         self._headers_ns = at_ns
         self._status = head.status
-        self.phase = Phase.BODY
+        self.phase = _BODY
         if self._usage_asked and head.status in _REFUSING_STATUS and not head.content_encoding:
             self._doubtful = bytearray()
         else:
@@ -516,7 +531,7 @@ class Exchange:
         self._response = head
         self._headers_ns = monotonic_ns()
         self._status = head.status
-        self.phase = Phase.BODY
+        self.phase = _BODY
         self._client.clear_deadline()
         headers = [*head.headers, (b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
         headers.append((b"x-lengthwise-id", self.id.encode()))
@@ -562,7 +577,7 @@ class Exchange:
             self._client.pause_reading()
         else:
             self._client.resume_reading()
-        if self.phase is Phase.SEND:  # while we do not read, a slow client is not the client's fault
+        if self.phase is _SEND:  # while we do not read, a slow client is not the client's fault
             self._client.set_deadline(self._worker.idle_ns if blocked else self._worker.client_body_ns, monotonic_ns())
 
     def client_blocked(self, blocked: bool) -> None:
@@ -603,13 +618,13 @@ class Exchange:
 
     def deadline(self, now_ns: int) -> None:
         """The timeout of the present phase passed."""
-        if self.phase is Phase.SEND and self._upstream_blocked:
+        if self.phase is _SEND and self._upstream_blocked:
             self.refuse(RefusalError("upstream_first_byte_timeout", "The upstream did not take the request in time."))
-        elif self.phase in {Phase.REQUEST, Phase.SEND}:
+        elif self.phase is _REQUEST or self.phase is _SEND:
             self.refuse(RefusalError("client_timeout", "The request's body did not arrive in time."))
-        elif self.phase is Phase.CONNECT:
+        elif self.phase is _CONNECT:
             self.refuse(RefusalError("upstream_connect_timeout", "The upstream could not be connected in time."))
-        elif self.phase is Phase.FIRST_BYTE:
+        elif self.phase is _FIRST_BYTE:
             self.refuse(RefusalError("upstream_first_byte_timeout", "The upstream did not answer in time."))
         else:
             blocked = bool(self._blocked_since_ns)
@@ -621,7 +636,7 @@ class Exchange:
 
     def refuse(self, error: RefusalError) -> None:
         """Answer instead of the upstream, in the dialect's error envelope."""
-        if self.phase is Phase.OVER:
+        if self.phase is _OVER:
             return
         if self._response is not None:  # too late for an answer of ours
             self._break(End.ABORTED, monotonic_ns(), error.error_type)
@@ -650,7 +665,7 @@ class Exchange:
 
     def _break(self, end: End, at_ns: int, error_type: str) -> None:
         """End a response that is not whole: flush what arrived, then close short of its end (ARCHITECTURE.md 5.2)."""
-        if self.phase is Phase.OVER:
+        if self.phase is _OVER:
             return
         if self._doubtful is not None:
             body = self._no_doubt()
@@ -674,10 +689,10 @@ class Exchange:
 
     def _over(self, end: End, at_ns: int, error_type: str | None) -> None:
         """The one way out: let go of both sides, and make the record."""
-        if self.phase is Phase.OVER:
+        if self.phase is _OVER:
             return
-        answered = self.phase is not Phase.REQUEST
-        self.phase = Phase.OVER
+        answered = self.phase is not _REQUEST
+        self.phase = _OVER
         if self._connecting is not None:
             self._connecting.cancel()
             self._connecting = None
@@ -688,7 +703,7 @@ class Exchange:
             if upstream is not None:  # the next exchange on this connection is another client's
                 upstream.transport.resume_reading()
         if upstream is not None:
-            if end in {End.COMPLETE, End.UPSTREAM_ERROR} and self._response is not None and self.tunnel is None:
+            if end in _WHOLE and self._response is not None and self.tunnel is None:
                 upstream.give_back(request_sent=self._request_complete)
             elif self.tunnel is not None and self.tunnel.is_open:
                 upstream.exchange = None

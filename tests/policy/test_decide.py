@@ -265,11 +265,13 @@ def test_no_decision_raises_a_limit(limits: list[tuple[str, int]], rules: list[d
         ([CAP | {"match": {"upstream": ["other", "openai"], "dialect": "chat_completions"}}], True),
         ([CAP | {"match": {"dialect": "responses"}}], False),
         ([CAP | {"match": {"model": "x", "stream": True, "requested": {"over": 9}}}], True),
+        ([CAP | {"match": {"app": ["search"], "header": {"x-team": "growth*"}}}], True),
+        ([CAP | {"match": {"app": ["other"]}}], False),
+        ([CAP | {"match": {"header": {"x-team": "other"}}}], False),
         ([{"do": "observe"}, CAP | {"mode": "shadow"}, CAP], True),
     ],
 )
-def test_a_rule_may_enforce_when_all_but_the_body_and_its_sender_fit(
-    rules: list[dict[str, Any]], expected: bool
-) -> None:
-    """The answer errs to True: what only the body or the client can tell is taken as fulfilled."""
-    assert may_enforce("openai", "chat_completions", policy(*rules)) is expected
+def test_a_rule_may_enforce_when_all_but_the_body_fits(rules: list[dict[str, Any]], expected: bool) -> None:
+    """The answer errs to True: what only the body can tell is taken as fulfilled."""
+    origin = Origin("openai", "search", None, ((b"X-Team", b"growth-1"),))
+    assert may_enforce("chat_completions", origin, policy(*rules), 0.0) is expected

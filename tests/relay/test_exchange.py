@@ -1149,3 +1149,29 @@ async def test_invariant_2_a_doubtful_error_that_breaks_off_never_looks_complete
         assert bytes(client.received).endswith(b"\r\n\r\n" + REFUSED[:cut])
         assert b"Content-Length: %d\r\n" % len(REFUSED) in client.received
         assert (await served.record()).end is End.BROKEN
+
+
+# -- invariant 6 ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"m","max_tokens":1,"max_tokens":99999}',
+        b'{"model":"m","max_tokens":"99999"}',
+        b'{"model":"m","max_tokens":-1}',
+        b'{"model":"m","max_tokens":1.5}',
+        b'{"model":"m",}',
+        b"[]",
+        '{"model":"m"}'.encode("utf-16"),
+    ],
+)
+async def test_invariant_6_a_body_that_a_rule_cannot_judge_passes_only_where_none_could_match(body: bytes):
+    """400 where an enforcing rule could match by everything but the body; elsewhere the client's own bytes pass."""
+    rules = [CAP | {"match": {"app": ["strict"]}}]
+    async with Provider(answering(ok())) as provider, relay(provider.url, policy=rules) as served:
+        answer = await served.ask(post(b"/v1/chat/completions", body, b"x-lengthwise-app: strict"))
+        assert (answer.status, answer.value(b"x-lengthwise-error")) == (400, b"ambiguous_body")
+        assert provider.links == []
+        assert (await served.ask(post(b"/v1/chat/completions", body))).status == 200
+        assert provider.links[0].received.endswith(b"\r\n\r\n" + body)

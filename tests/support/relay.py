@@ -31,7 +31,7 @@ class Collecting(Outbox):
         self.records: list[ExchangeRecord] = []
         self.changed = asyncio.Event()
 
-    def put(self, record: ExchangeRecord) -> None:
+    def put(self, record: ExchangeRecord, texts: object = None) -> None:
         self.records.append(record)
         self.changed.set()
 
