@@ -16,9 +16,14 @@ import orjson
 
 from proxy.lab.chat_request import MAX_OUTPUT_TOKENS, ChatRequest
 
-__all__ = ["Answer", "Spelling", "draw_answers"]
+__all__ = ["Answer", "Spelling", "draw_answers", "word"]
 
 _WORDS = ("tok ", "tik ", "tak ", "tuk ", "tek ", "tyk ")
+
+
+def word(position: int) -> str:
+    """Token `position` as a text."""
+    return _WORDS[position * position % 7 % len(_WORDS)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +50,22 @@ class Answer:
 
     def delta(self, position: int) -> dict[str, Any]:
         """Token `position` of this choice, from 0, as a delta of a stream."""
-        word = _WORDS[position * position % 7 % len(_WORDS)]
+        text = word(position)
         answered = position - self.reasoning_tokens
         if answered < 0:
-            return {"reasoning_content": word}
+            return {"reasoning_content": text}
         if self.tool is None:
-            return {"content": word}
-        call: dict[str, Any] = {"index": 0, "function": {"arguments": self._argument(answered, word)}}
+            return {"content": text}
+        call: dict[str, Any] = {"index": 0, "function": {"arguments": self._argument(answered, text)}}
         if answered == 0:
             call |= {"id": "call_simulated", "type": "function", "function": {"name": self.tool, "arguments": ""}}
         return {"tool_calls": [call]}
 
-    def _argument(self, answered: int, word: str) -> str:
+    def _argument(self, answered: int, text: str) -> str:
         # The whole is JSON, the pieces are not: a call that is cut has broken arguments, as a real one.
         if answered == 1:
             return '{"query":"'
-        return '"}' if not self.cut and answered == self.answer_tokens - 1 else word
+        return '"}' if not self.cut and answered == self.answer_tokens - 1 else text
 
     def message(self) -> dict[str, Any]:
         """Everything at once, as the message of an answer that is not streamed."""

@@ -19,7 +19,7 @@ Source: the OpenAI API description: CreateChatCompletionRequest, ErrorResponse.
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,8 +119,15 @@ class ChatRequest:
         return self.input_tokens + limit * self.choices
 
 
-def read_request(body: bytes, *, any_model: bool) -> ChatRequest:
+def read_request(
+    body: bytes, *, any_model: bool, chat: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+) -> ChatRequest:
     """Validate a request body and read its directives.
+
+    Args:
+        body: The request as it came.
+        any_model: True: unknown model names are accepted.
+        chat: Makes a chat request of what is none.
 
     Raises:
         RefusedError: with the answer that OpenAI's API would give.
@@ -131,6 +138,8 @@ def read_request(body: bytes, *, any_model: bool) -> ChatRequest:
         raise RefusedError(400, "The JSON body of the request could not be parsed.", code=None) from None
     if not isinstance(data, dict):
         raise RefusedError(400, "The body of the request must be a JSON object.", code=None)
+    if chat is not None:
+        data = chat(data)
     model = _model(data, any_model=any_model)
     texts, last_user = _texts(data)
     stream = _typed(data, "stream", bool, "a boolean") or False

@@ -3,7 +3,7 @@
 Layer: lab. What it answers is drawn in `answers`, the directives that a prompt may carry are listed in `chat_request`; here
 answers are served and paced.
 
-    POST /v1/chat/completions    streamed and not
+    POST /v1/chat/completions, /v1/completions, /v1/responses, /v1/messages    streamed and not
     GET  /v1/models
     GET  /sim/stats              {"requests", "active", "waiting", "cancelled", "tokens"}
 
@@ -28,11 +28,12 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from aiohttp import web
 
-from proxy.lab.answers import Spelling, draw_answers
+from proxy.lab.answers import draw_answers
 from proxy.lab.chat_request import (
     MAX_OUTPUT_TOKENS,
     MODELS,
@@ -42,6 +43,7 @@ from proxy.lab.chat_request import (
     failure,
     read_request,
 )
+from proxy.lab.endpoints import CHAT, ENDPOINTS, Endpoint
 from proxy.lab.reservations import Reservations
 
 __all__ = ["SimulatorOptions", "Stats", "add_arguments", "make_app", "run", "serving"]
@@ -97,7 +99,8 @@ def make_app(options: SimulatorOptions) -> web.Application:
     """Make the provider as an aiohttp application; serve it with `handler_cancellation`, or a leaving client is not seen."""
     provider = _Provider(options)
     app = web.Application(client_max_size=_BODY_LIMIT_BYTES)
-    app.router.add_post("/v1/chat/completions", provider.chat)
+    for endpoint in ENDPOINTS:
+        app.router.add_post(endpoint.path, partial(provider.generate, endpoint))
     app.router.add_get("/v1/models", provider.models)
     app.router.add_get("/sim/stats", provider.stats)
     app.router.add_route("*", "/{rest:.*}", provider.unknown)
@@ -136,16 +139,16 @@ class _Provider:
         }
         self._shared_reservations = None if common is None else Reservations(common)
 
-    async def chat(self, http: web.Request) -> web.StreamResponse:
-        """Answer one chat request."""
+    async def generate(self, endpoint: Endpoint, http: web.Request) -> web.StreamResponse:
+        """Answer one request that generates."""
         self._stats.requests += 1
         self._stats.active += 1
         number = self._stats.requests
         try:
             self._authenticate(http)
             body = await http.read()
-            request = read_request(body, any_model=self._options.any_model)
-            exchange = _Exchange(self._options, request, number)
+            request = read_request(body, any_model=self._options.any_model, chat=endpoint.chat)
+            exchange = _Exchange(self._options, request, number, endpoint)
             if exchange.error_status is not None:
                 raise failure(exchange.error_status)
             reservations = self._shared_reservations or self._reservations.get(request.model.name)
@@ -154,7 +157,7 @@ class _Provider:
             async with reservations.hold(request.reserved_tokens):
                 return await self._answer(http, exchange)
         except RefusedError as refused:
-            return _refuse(refused)
+            return _refuse(refused, endpoint)
         except (asyncio.CancelledError, ConnectionResetError):
             self._stats.cancelled += _RESET_BY_US not in http
             raise
@@ -185,6 +188,8 @@ class _Provider:
             return
         scheme, _, token = http.headers.get("authorization", "").partition(" ")
         given, wanted = token.strip().encode("utf-8", "surrogateescape"), self._options.api_key.encode()
+        if "x-api-key" in http.headers:  # as clients of messages send it
+            scheme, given = "bearer", http.headers["x-api-key"].encode("utf-8", "surrogateescape")
         if scheme.lower() != "bearer" or not hmac.compare_digest(given, wanted):
             raise RefusedError(401, "Incorrect API key provided.", code="invalid_api_key")
 
@@ -214,7 +219,7 @@ class _Provider:
         for position in range(exchange.steps + 1):
             if fault is not None and position == min(fault.after_tokens, exchange.steps):
                 if fault.kind == "error_after":
-                    await response.write(b"data: " + failure(500).body + b"\n\n")
+                    await response.write(exchange.endpoint.error_in_stream(failure(500)))
                     return response
                 await _silence_or_reset(http, fault)
             if position < exchange.steps:
@@ -228,13 +233,14 @@ class _Provider:
 class _Exchange:
     """One request with everything that was drawn for it."""
 
-    def __init__(self, options: SimulatorOptions, request: ChatRequest, number: int) -> None:
+    def __init__(self, options: SimulatorOptions, request: ChatRequest, number: int, endpoint: Endpoint = CHAT) -> None:
+        self.endpoint = endpoint
         self.request = request
-        self.spelling = Spelling(
-            id=f"chatcmpl-sim-{options.seed}-{number}",
-            created_unix_s=int(time.time()),
-            request=request,
-            answers=draw_answers(request, median_tokens=options.median_tokens, sigma=options.sigma, seed=options.seed),
+        self.spelling = endpoint.spelling(
+            f"{endpoint.id_prefix}-sim-{options.seed}-{number}",
+            int(time.time()),
+            request,
+            draw_answers(request, median_tokens=options.median_tokens, sigma=options.sigma, seed=options.seed),
         )
         self.headers = {"x-request-id": f"req-sim-{options.seed}-{number}"}
         self.steps = max(answer.tokens for answer in self.spelling.answers)
@@ -290,9 +296,10 @@ async def _silence_or_reset(http: web.Request, fault: Fault) -> None:
     await asyncio.Event().wait()  # cancelled when the connection is gone
 
 
-def _refuse(refused: RefusedError) -> web.Response:
+def _refuse(refused: RefusedError, endpoint: Endpoint = CHAT) -> web.Response:
     headers = {"retry-after": "1"} if refused.status in {429, 503} else None
-    return web.Response(status=refused.status, body=refused.body, content_type="application/json", headers=headers)
+    body = endpoint.error_body(refused)
+    return web.Response(status=refused.status, body=body, content_type="application/json", headers=headers)
 
 
 # -- command --------------------------------------------------------------------------------------------------------------
