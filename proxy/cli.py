@@ -47,6 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check.add_argument("--config", type=Path, metavar="FILE", help="as for serve")
     check.set_defaults(run=_check)
 
+    fetch = commands.add_parser(
+        "fetch-encodings",
+        help="download what counting tokens needs",
+        description="Download the vocabularies with which output tokens are estimated where a provider reports none. "
+        "A running proxy never downloads; it looks for them where TIKTOKEN_CACHE_DIR says.",
+    )
+    fetch.add_argument("--dir", type=Path, metavar="DIR", help="default: TIKTOKEN_CACHE_DIR, else the user's cache")
+    fetch.set_defaults(run=_fetch_encodings)
+
     demo = commands.add_parser(
         "demo",
         help="see it work, offline",
@@ -104,6 +113,21 @@ def _check(arguments: argparse.Namespace) -> int:
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(f"ok: {len(loaded.upstreams)} upstream(s), {len(policies.rules)} rule(s)")
+    return 0
+
+
+def _fetch_encodings(arguments: argparse.Namespace) -> int:
+    from proxy.recorder import tokens  # noqa: PLC0415 -- as above
+
+    where = arguments.dir or tokens.folder(os.environ)
+    try:
+        for path in tokens.fetch(where):
+            print(path)
+    except tokens.FetchError as error:
+        print(f"lengthwise: {error}", file=sys.stderr)
+        return 1
+    if arguments.dir is not None:
+        print(f"lengthwise serve finds them with TIKTOKEN_CACHE_DIR={where.absolute()}", file=sys.stderr)
     return 0
 
 

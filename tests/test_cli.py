@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import tomllib
@@ -86,7 +88,7 @@ def running(folder: Path, *arguments: str, env: Mapping[str, str]) -> Iterator[S
     assert code == 0
 
 
-@pytest.mark.parametrize("command", [[], ["serve"], ["check"], ["demo"], ["simulate"]])
+@pytest.mark.parametrize("command", [[], ["serve"], ["check"], ["fetch-encodings"], ["demo"], ["simulate"]])
 def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
     """`--help` is a success, on stdout, and starts with how to call it."""
     code, out, err = ended(capsys, *command, "--help")
@@ -97,8 +99,8 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], comma
 def test_the_general_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     """Each with a few words."""
     _, out, _ = ended(capsys, "--help")
-    for command in ("serve", "check", "demo", "simulate"):
-        assert f"\n    {command} " in out
+    for command in ("serve", "check", "fetch-encodings", "demo", "simulate"):
+        assert re.search(rf"\n    {command}\s+\w", out)
 
 
 def test_the_version_is_the_distributions(capsys: pytest.CaptureFixture[str]) -> None:
@@ -221,3 +223,21 @@ def test_an_interrupt_before_anything_runs_says_nothing(folder: Path) -> None:
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=60)
     assert (process.returncode, *said) == (130, b"", b"")
+
+
+def test_fetching_encodings_without_a_network_fails_and_says_why(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    """Exit 1, one sentence, no file."""
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(folder))
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        nobody = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, nobody)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for arguments in ([], ["--dir", str(folder / "vocabularies")]):
+        code, out, err = ended(capsys, "fetch-encodings", *arguments)
+        assert (code, out, err.count("\n")) == (1, "", 1)
+        assert err.startswith("lengthwise: o200k_base could not be fetched: ")
+    assert list(folder.iterdir()) == []

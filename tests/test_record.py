@@ -173,6 +173,19 @@ def test_our_own_time_is_request_and_first_chunk_without_connecting():
     assert record._replace(first_write_ns=None, request_sent_ns=None).overhead_s is None
 
 
+def test_an_estimate_stands_in_where_the_provider_counted_nothing():
+    """For every derived number; reasoning that was not streamed is not in it, so nothing is taken off."""
+    estimated = {"usage_source": "estimated", "estimated_output_tokens": 100}
+    silent = make_record(response={"usage": None}, **estimated)
+    assert (silent.output_tokens, silent.decoded_tokens) == (100, 100)
+    assert (silent.slack_tokens, silent.utilization, silent.tpot_s) == (412, 100 / 512, 1.27 / 99)
+    assert silent.checkpoints_s[-1][0] == 100
+    half_told = {"usage": Usage(input_tokens=5, reasoning_tokens=7)}
+    assert make_record(response=half_told, **estimated).decoded_tokens == 100
+    assert silent._replace(request=silent.request._replace(choices=2)).decoded_tokens is None
+    assert make_record(estimated_output_tokens=5).output_tokens == 128
+
+
 def test_nothing_is_derived_from_nothing():
     """A refused exchange has a duration and no other time."""
     record = make_record(**BARE)
@@ -213,6 +226,7 @@ def test_the_limit_in_force_is_the_one_that_is_read_first():
 
 
 FULL = make_record(
+    estimated_output_tokens=7,
     decision=Decision(Action.CAPPED, "r", 64, "max_tokens", "a", (ShadowDecision("s", Action.INSERTED, None),)),
     request={"limits": (("max_completion_tokens", 9), ("max_tokens", 5))},
     response={"checkpoints": ((64, 5),), "finish_reasons": ("stop", "length"), "usage": Usage(1, 2, 3, 4, 5)},

@@ -19,7 +19,9 @@ __all__ = ["Observer"]
 _CHECKPOINT_EVENTS = 64
 _MAX_CHECKPOINTS = 256
 _MOST_TEXT = 262_144
-"""Characters of generated text that are kept for counting; each choice takes up 64 more."""
+"""Characters of generated text that are kept for counting."""
+_MOST_CHOICES = 1024
+"""Choices of which text is kept."""
 _MEASURED_BYTES = 65_536
 """The text is measured, and its pieces made one, each time that so much has been read."""
 
@@ -138,21 +140,13 @@ class Observer:
         self._reading.texts = None
         if facts is None or self._degraded is not None or (facts.usage and facts.usage.output_tokens is not None):
             return None
-        joined = [_sound(text) for pieces in (texts or {}).values() if (text := "".join(pieces))]
-        if sum(map(len, joined)) > _MOST_TEXT:
-            joined = []
+        joined = [] if texts is None or _is_too_much(texts) else [_sound("".join(pieces)) for pieces in texts.values()]
         return joined if joined or facts.generated_events else None
 
     def _measure_text(self) -> None:
         self._unmeasured_bytes = 0
         texts = self._reading.texts
-        if texts is None:
-            return
-        size = 0
-        for pieces in texts.values():
-            pieces[:] = ["".join(pieces)]
-            size += len(pieces[0]) + 64
-        if size > _MOST_TEXT:
+        if texts is not None and _is_too_much(texts):
             self._reading.texts = None
 
     def _count_token(self, at_ns: int) -> None:
@@ -222,6 +216,13 @@ class Observer:
         if reading.untimed:
             return facts._replace(first_token_ns=None, first_answer_ns=None, last_token_ns=None, checkpoints=())
         return facts
+
+
+def _is_too_much(texts: dict[int, list[str]]) -> bool:
+    """True for more text than is kept; the pieces of each choice become one."""
+    for pieces in texts.values():
+        pieces[:] = ["".join(pieces)]
+    return len(texts) > _MOST_CHOICES or sum([len(pieces[0]) for pieces in texts.values()]) > _MOST_TEXT
 
 
 def _sound(text: str) -> str:

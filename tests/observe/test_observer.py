@@ -315,3 +315,103 @@ def test_no_bytes_make_it_raise_and_facts_do_not_depend_on_chunking(stream, plac
     cut, whole = observed(cut_at(stream, places), **kinds), observed([stream], **kinds)
     assert without_stamps(cut) == without_stamps(whole)
     assert whole.degraded != "internal"
+
+
+def told(reads, **kinds):
+    """What the observer of these reads has for counting."""
+    reader = observer(**kinds)
+    for read in reads:
+        reader.feed(read, 1)
+    reader.finish(1)
+    return reader.texts()
+
+
+TEXTS = {
+    "chat_completions-broken_in_the_middle": ["Hi"],
+    "chat_completions-content_parts": ["HmYes"],
+    "chat_completions-error_in_stream": ["Hel"],
+    "chat_completions-function_call_refusal_audio_text": ["fI canHilegacy"],
+    "chat_completions-one_of_two_choices_broken": ["a", "bb"],
+    "chat_completions-role_first_usage_last": None,
+    "chat_completions-tool_calls": ['get_weather{"city":"Paris"}'],
+    "completions-one_of_two_prompts_broken": ["a", "b"],
+    "completions-usage_last": None,
+    "completions-without_usage": ["Once upon"],
+    "responses-broken_in_the_middle": ["Hi th"],
+    "responses-failed_at_once": None,
+    "responses-text": None,
+    "messages-broken_in_the_middle": ["Hello you"],
+    "messages-text": None,
+}
+
+
+@each([(dialect, answer) for dialect, answer in STREAMS if f"{dialect.name}-{answer.name}" in TEXTS])
+def test_the_text_of_a_stream_is_kept_where_the_provider_counted_nothing(dialect, answer):
+    """By choices, in order, at any chunking, and given away once."""
+    expected = TEXTS[f"{dialect.name}-{answer.name}"]
+    for reads in ([answer.body], one_by_one(answer.body)):
+        assert told(reads, dialect=dialect) == expected
+    reader = observer(dialect)
+    reader.feed(answer.body, 1)
+    assert reader.texts() is None
+    reader.finish(1)
+    reader.texts()
+    assert not reader.texts()
+
+
+@pytest.mark.parametrize(
+    ("dialect", "body", "texts"),
+    [
+        ("chat", {"choices": [{"message": {"content": "a", "reasoning": "b"}}, {"message": {"refusal": "c"}}]}, ["ba", "c"]),
+        ("chat", {"choices": [{"message": {"content": "a"}}], "usage": {"completion_tokens": 1}}, None),
+        ("chat", {"choices": [{"message": {"content": ""}}]}, None),
+        ("chat", {"choices": [{"message": "a"}, 1, {"text": 5}]}, None),
+        ("", {"choices": [{"text": "a"}, {"text": "b"}]}, ["a", "b"]),
+        ("responses", {"status": "completed", "output": [{"content": [{"text": "a"}]}, {"name": "f", "arguments": "b"}]}, ["afb"]),
+        ("messages", {"content": [{"type": "thinking", "thinking": "a"}, {"type": "text", "text": "b"}]}, ["ab"]),
+    ],
+)  # fmt: skip
+def test_so_is_that_of_a_whole_answer(dialect, body, texts):
+    """Where it could be read."""
+    path = b"/v1/" + {"chat": b"chat/completions", "": b"completions"}.get(dialect, dialect.encode())
+    assert told([json.dumps(body).encode()], dialect=match(path), event_stream=False) == texts
+
+
+def test_tokens_without_text_are_left_to_the_events():
+    """Withheld text, and text beyond the bound, in one piece or in many: there were tokens, and nothing to count them by."""
+    withheld = b'data: {"choices":[{"index":0,"delta":{},"token_ids":[5]}]}\n\n'
+    assert told([withheld]) == []
+    assert told([TOKEN.replace(b'"a"', b'"%b"' % (b"a" * 262_144))]) == ["a" * 262_144]
+    assert told([TOKEN.replace(b'"a"', b'"%b"' % (b"a" * 262_145))]) == []
+    long = TOKEN.replace(b'"a"', b'"%b"' % (b"a" * 100))
+    assert told([long] * 2621) == ["a" * 262_100]
+    assert told([long] * 2622) == []
+
+
+def test_what_is_kept_of_a_text_is_bounded():
+    """At any time: pieces become one, a stream that is too long is let go, and choices cost too."""
+    reader = observer()
+    for _ in range(10_000):
+        reader.feed(TOKEN, 1)
+        assert len(reader._reading.texts[0]) < 1000
+    for _ in range(20_000):
+        reader.feed(TOKEN.replace(b'"a"', b'"%b"' % (b"a" * 100)), 1)
+    assert reader._reading.texts is None
+    many = observer()
+    for index in range(10_000):
+        many.feed(TOKEN.replace(b'"index":0', b'"index":%d' % index), 1)
+    assert many._reading.texts is None
+
+
+@pytest.mark.parametrize("trouble", [b"data: " + b"x" * (1 << 20) + b"\n\n"])
+def test_an_observer_that_stopped_reading_has_nothing_to_count(trouble):
+    """A part of a text would be a wrong count."""
+    assert told([TOKEN, trouble, TOKEN]) is None
+    assert told([TOKEN], content_encoding="unknown") is None
+    assert told([TOKEN], dialect=None) is None
+
+
+def test_a_character_that_two_events_divide_is_whole_in_the_text():
+    """JSON may spell half of a surrogate pair; what stays half cannot be sent on and is replaced."""
+    halves = [TOKEN.replace(b'"a"', half) for half in (b'"\\ud83d"', b'"\\ude00"', b'"\\ud83d"')]
+    assert told(halves) == ["\U0001f600\ufffd"]

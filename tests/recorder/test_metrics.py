@@ -110,6 +110,21 @@ def test_a_complete_answer_without_usage_is_missing_it() -> None:
     assert "lengthwise.usage.missing" not in Meter().values(broken)
 
 
+def test_an_estimate_feeds_no_metric_of_the_convention() -> None:
+    """Usage stays missing and `gen_ai.client.token.usage` empty; our own are fed."""
+    estimated = make_record(response={"usage": None}, usage_source="estimated", estimated_output_tokens=128)
+    usual = Meter().values(make_record())
+    del usual["gen_ai.client.token.usage"]
+    assert Meter().values(estimated) == usual | {"lengthwise.usage.missing": [(MODEL, 1)]}
+
+
+def test_what_an_answer_left_unused_is_known_when_it_is_complete() -> None:
+    """An answer that ended early says nothing about how much of the limit it would have used."""
+    values = Meter().values(make_record(end=End.CLIENT_DISCONNECT))
+    assert {"lengthwise.max_tokens.utilization", "lengthwise.reserved_unused_tokens"}.isdisjoint(values)
+    assert values["lengthwise.time_per_output_token"] == [(PACED, 0.01)]
+
+
 def test_an_exchange_that_reached_no_upstream_has_no_operation() -> None:
     """A rejected request counts its limit, its decision and its end."""
     record = make_record(

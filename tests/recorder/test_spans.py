@@ -165,6 +165,13 @@ def test_no_usage_leaves_out_what_the_provider_reported() -> None:
     assert _spans(make_record(), genai="no_usage") == [expected, SERVER]
 
 
+def test_an_estimate_is_never_the_providers_usage() -> None:
+    """It has attributes of its own; the rest of the span works from it."""
+    record = make_record(response={"usage": None}, usage_source="estimated", estimated_output_tokens=128)
+    estimated = {"lengthwise.usage.source": "estimated", "lengthwise.usage.estimated_output_tokens": 128}
+    assert _client(record)["attributes"] == HTTP_CLIENT | GEN_AI | LENGTHWISE | estimated
+
+
 def test_genai_off_is_a_plain_http_span_with_our_attributes() -> None:
     """telemetry.genai off: no gen_ai.*, openai.* or compat attribute, and the name of an HTTP client span."""
     expected = CLIENT | {"name": "POST /v1/chat/completions", "attributes": HTTP_CLIENT | LENGTHWISE}
