@@ -97,6 +97,7 @@ class Outbox(asyncio.Protocol):
                 await asyncio.wait_for(self._settled.wait(), timeout_s)
             except TimeoutError:
                 self.records_dropped += self.unacknowledged
+                self._acknowledged = self._number  # counted here, so not again when the connection ends
             self.tick()
         if self._transport is not None:
             self._transport.close()

@@ -25,6 +25,10 @@ __all__ = ["Upstream"]
 _log = logging.getLogger(__name__)
 
 
+def _names_websocket(headers: Headers) -> bool:
+    return [value.strip().lower() for name, value in headers if name.lower() == b"upgrade"] == [b"websocket"]
+
+
 class Upstream(asyncio.Protocol):
     """The upstream's end of an exchange."""
 
@@ -219,8 +223,8 @@ class Upstream(asyncio.Protocol):
         except RefusalError as error:
             self._refusal = error
             raise
-        if status == 101 and not self._parser.should_upgrade():
-            self._refusal = RefusalError("upstream_reset", "The upstream switched protocols without naming one.")
+        if status == 101 and not (self._parser.should_upgrade() and _names_websocket(headers)):
+            self._refusal = RefusalError("upstream_reset", "The upstream switched to a protocol that nobody asked for.")
             raise self._refusal
         self._head = head
         if self._to_head:

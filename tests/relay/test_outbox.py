@@ -1,0 +1,262 @@
+"""Records on their way to the recorder: a recorder's end that acknowledges, dies, hangs or is away."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from proxy.record import ExchangeRecord, from_line
+from proxy.relay import outbox as module
+from proxy.relay.outbox import Outbox
+from tests.support.provider import PATIENCE_S
+from tests.support.records import make_record
+
+HELLO = {"worker": 3, "pid": 77}
+
+
+class Recorder:
+    """The recorder's end: keeps every line; acknowledges when the test says so."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lines: list[dict[str, Any]] = []
+        self.connections = 0
+        self._changed = asyncio.Event()
+        self._writer: asyncio.StreamWriter | None = None
+        self._reader: asyncio.StreamReader | None = None
+        self.reading = asyncio.Event()
+        self.reading.set()
+
+    async def start(self) -> None:
+        """Listen."""
+        self._server = await asyncio.start_unix_server(self._serve, self.path)
+
+    async def stop(self) -> None:
+        """Die: the connection and the socket's file are gone."""
+        self._server.close()
+        if self._writer is not None:
+            self._writer.transport.abort()
+        self.path.unlink(missing_ok=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self.connections += 1
+        self._changed.set()
+        try:
+            while await self.reading.wait() and (line := await reader.readline()):
+                self.lines.append(orjson.loads(line))
+                self._changed.set()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        writer.close()
+
+    def say(self, message: dict[str, Any]) -> None:
+        """One line to the worker."""
+        assert self._writer is not None
+        self._writer.write(orjson.dumps(message) + b"\n")
+
+    async def until(self, holds: Any) -> None:
+        """Wait until something holds."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not holds():
+                self._changed.clear()
+                await self._changed.wait()
+
+    @property
+    def numbers(self) -> list[int]:
+        """Numbers of the records that came."""
+        return [line["seq"] for line in self.lines if "seq" in line]
+
+    @property
+    def records(self) -> list[ExchangeRecord]:
+        """The records that came."""
+        return [from_line(line["record"]) for line in self.lines if "seq" in line]
+
+
+async def settle(holds: Any) -> None:
+    """Let the loop run until something holds."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not holds():
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def recorder(tmp_path: Path) -> AsyncIterator[Recorder]:
+    """A recorder that listens."""
+    one = Recorder(tmp_path / "intake")
+    await one.start()
+    yield one
+    await one.stop()
+
+
+@pytest.fixture
+async def outbox(recorder: Recorder) -> AsyncIterator[Outbox]:
+    """A worker's outbox, connected."""
+    one = Outbox(str(recorder.path), HELLO, lambda: {"exchanges": 5})
+    one.tick()
+    await recorder.until(lambda: recorder.connections)
+    yield one
+    one._closed = True
+    if one._transport is not None:
+        one._transport.abort()
+    await settle(lambda: one._transport is None)
+
+
+async def test_records_are_numbered_from_one_and_arrive_whole(recorder: Recorder, outbox: Outbox):
+    """Greeting first, then each record under its number, the same record at the other end."""
+    sent = [make_record(id=f"{number:024x}") for number in range(5)]
+    for record in sent:
+        outbox.put(record)
+    await recorder.until(lambda: len(recorder.numbers) == 5)
+    assert recorder.lines[0] == {"hello": HELLO}
+    assert recorder.numbers == [1, 2, 3, 4, 5]
+    assert recorder.records == sent
+    assert outbox.unacknowledged == 5
+
+
+async def test_an_acknowledgement_covers_all_up_to_its_number(recorder: Recorder, outbox: Outbox):
+    """In pieces, several at once, or older than one before."""
+    for _ in range(5):
+        outbox.put(make_record())
+    await recorder.until(lambda: len(recorder.numbers) == 5)
+    assert recorder._writer is not None
+    recorder._writer.write(b'{"ack":2}\n{"ack"')
+    await settle(lambda: outbox.unacknowledged == 3)
+    recorder._writer.write(b':4}\n{"ack":1}\n')
+    await settle(lambda: outbox.unacknowledged == 1)
+    recorder.say({"ack": 5})
+    await settle(lambda: outbox.unacknowledged == 0)
+    assert outbox.records_dropped == 0
+
+
+async def test_what_a_dead_recorder_had_not_acknowledged_is_dropped(recorder: Recorder, outbox: Outbox):
+    """Counted once, never sent again; the next recorder gets what comes later, under later numbers."""
+    for _ in range(5):
+        outbox.put(make_record())
+    await recorder.until(lambda: len(recorder.numbers) == 5)
+    recorder.say({"ack": 2})
+    await settle(lambda: outbox.unacknowledged == 3)
+    await recorder.stop()
+    await settle(lambda: outbox._transport is None)
+    assert (outbox.records_dropped, outbox.unacknowledged) == (3, 0)
+    outbox.put(make_record())  # waits for the next one
+    recorder.lines.clear()
+    await recorder.start()
+    outbox.tick()
+    await recorder.until(lambda: len(recorder.numbers) == 1)
+    assert recorder.lines[0] == {"hello": HELLO}
+    assert recorder.numbers == [6]
+    assert outbox.records_dropped == 3
+    outbox.tick()
+    await recorder.until(lambda: "totals" in recorder.lines[-1])
+    assert recorder.lines[-1] == {"totals": {"exchanges": 5, "records_dropped": 3}}
+
+
+async def test_what_waits_for_a_recorder_that_is_away_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The oldest wait, the newest are counted; none of it is an error or a wait for traffic."""
+    monkeypatch.setattr(module, "_HELD_RECORDS", 10)
+    outbox = Outbox(str(tmp_path / "nobody"), HELLO, dict)
+    outbox.tick()
+    await settle(lambda: not outbox._connecting)
+    for number in range(25):
+        outbox.put(make_record(id=f"{number:024x}"))
+    assert outbox.records_dropped == 15
+    recorder = Recorder(tmp_path / "nobody")
+    await recorder.start()
+    outbox.tick()
+    await recorder.until(lambda: len(recorder.numbers) == 10)
+    assert [int(record.id, 16) for record in recorder.records] == list(range(10))
+    outbox.put(make_record())
+    assert outbox.records_dropped == 16  # sent and unacknowledged ones count too
+    recorder.say({"ack": 10})
+    await settle(lambda: outbox.unacknowledged == 0)
+    outbox.put(make_record())
+    await recorder.until(lambda: recorder.numbers[-1] == 11)
+    await outbox.close(0)
+    await settle(lambda: outbox._transport is None)
+    await recorder.stop()
+
+
+async def test_a_recorder_that_hangs_costs_a_bounded_amount(recorder: Recorder, outbox: Outbox):
+    """It is connected and does not read: records stop at their bound, totals at theirs."""
+    await recorder.until(lambda: recorder.lines)
+    recorder.reading.clear()
+    for _ in range(9000):
+        outbox.put(make_record())
+    outbox._flush()
+    assert outbox.records_dropped == 9000 - 8192
+    assert outbox._transport is not None
+    size = outbox._transport.get_write_buffer_size()
+    for _ in range(10_000):
+        outbox.tick()
+    assert outbox._transport.get_write_buffer_size() <= size + 1000
+    recorder.reading.set()
+    await recorder.until(lambda: len(recorder.numbers) == 8192)
+
+
+async def test_closing_sends_the_rest_and_waits_for_its_acknowledgement(recorder: Recorder, outbox: Outbox):
+    """A worker that drains loses nothing to a recorder that is there."""
+    outbox.put(make_record())
+    outbox.put(make_record())
+    closing = asyncio.create_task(outbox.close(PATIENCE_S))
+    await recorder.until(lambda: len(recorder.numbers) == 2)
+    assert not closing.done()
+    recorder.say({"ack": 2})
+    await closing
+    await recorder.until(lambda: "totals" in recorder.lines[-1])
+    assert recorder.lines[-1]["totals"]["records_dropped"] == 0
+    await settle(lambda: outbox._transport is None)
+    assert outbox.records_dropped == 0
+
+
+async def test_closing_counts_what_was_not_acknowledged_in_time(recorder: Recorder, outbox: Outbox):
+    """The last totals say what may be lost, once."""
+    outbox.put(make_record())
+    await outbox.close(0.01)
+    await recorder.until(lambda: "totals" in recorder.lines[-1])
+    assert recorder.lines[-1]["totals"]["records_dropped"] == 1
+    await settle(lambda: outbox._transport is None)
+    assert outbox.records_dropped == 1
+
+
+async def test_closing_does_not_wait_for_a_recorder_that_dies_meanwhile(recorder: Recorder, outbox: Outbox):
+    """Its end settles the matter."""
+    outbox.put(make_record())
+    closing = asyncio.create_task(outbox.close(1000))
+    await recorder.until(lambda: recorder.numbers)
+    await recorder.stop()
+    await closing
+    assert outbox.records_dropped == 1
+
+
+async def test_closing_without_a_recorder_counts_everything(tmp_path: Path):
+    """Nothing to wait for."""
+    outbox = Outbox(str(tmp_path / "nobody"), HELLO, dict)
+    outbox.put(make_record())
+    await outbox.close(1000)
+    assert outbox.records_dropped == 1
+
+
+async def test_other_messages_reach_whoever_listens(recorder: Recorder, outbox: Outbox):
+    """Live state and acknowledgements share the connection."""
+    heard: list[dict[str, Any]] = []
+    outbox.on_message = heard.append
+    recorder.say({"laws": {"m": 1}})
+    recorder.say({"ack": 0})
+    await settle(lambda: heard)
+    assert heard == [{"laws": {"m": 1}}]
+
+
+async def test_a_recorder_that_talks_nonsense_is_one_that_died(recorder: Recorder, outbox: Outbox, caplog: Any):
+    """The connection ends, unacknowledged records are counted, the next attempt is a new one."""
+    outbox.put(make_record())
+    await recorder.until(lambda: recorder.numbers)
+    assert recorder._writer is not None
+    recorder._writer.write(b"nonsense\n")
+    await settle(lambda: outbox._transport is None)
+    assert outbox.records_dropped == 1
+    outbox.tick()
+    await recorder.until(lambda: recorder.connections == 2)
