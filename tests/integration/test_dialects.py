@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import aiohttp
+import anthropic
 import openai
 import pytest
 
@@ -29,7 +30,7 @@ def client(base_url: str) -> openai.AsyncOpenAI:
 
 def comparable(item: Any) -> Any:
     """What the SDK returned, without what differs from one request to the next."""
-    if isinstance(item, openai.BaseModel):
+    if isinstance(item, openai.BaseModel | anthropic.BaseModel):
         item = item.model_dump()
     if isinstance(item, dict):
         return {key: comparable(value) for key, value in item.items() if key not in DIFFERS}
@@ -50,7 +51,7 @@ async def whole(answers: Any) -> list[Any]:
     """Every object of a stream, or the answer alone."""
     return (
         [comparable(each) async for each in answers]
-        if isinstance(answers, openai.AsyncStream)
+        if isinstance(answers, openai.AsyncStream | anthropic.AsyncStream)
         else [comparable(answers)]
     )
 
@@ -129,26 +130,16 @@ MESSAGES: list[tuple[str, int, tuple[Any, ...]]] = [
 
 
 async def test_messages_are_what_they_are_direct_and_known() -> None:
-    """Streamed and not, the bytes are the provider's own; the key goes in its own header."""
+    """Streamed and not, by Anthropic's own client: the key goes in its own header, the stream has names for its events."""
     async with simulating(make_app(FAST)) as url, serving_async(settings(url)) as served:
-        async with aiohttp.ClientSession() as session:
-            for prompt, limit, _ in MESSAGES:
-                for stream in (False, True):
-                    asked = {
-                        "model": "sim-small",
-                        "max_tokens": limit,
-                        "stream": stream,
-                        "messages": [{"role": "user", "content": prompt}],
-                    }
-                    found = []
-                    for origin in (url, served.url):
-                        headers = {"x-api-key": "k", "anthropic-version": "2023-06-01"}
-                        async with session.post(
-                            f"{origin}/v1/messages?beta=true", json=asked, headers=headers
-                        ) as answer:
-                            text = await answer.text()
-                        found.append(text.partition('"id":"msg-sim-1-')[2].partition('"')[2])
-                    assert found[0] == found[1]
+        for prompt, limit, _ in MESSAGES:
+            asked: Any = {"model": "sim-small", "max_tokens": limit, "messages": [{"role": "user", "content": prompt}]}
+            for stream in (False, True):
+                found = []
+                for origin in (url, served.url):
+                    async with anthropic.AsyncAnthropic(base_url=origin, api_key="k", max_retries=0) as each:
+                        found.append(await whole(await each.messages.create(stream=stream, **asked)))
+                assert found[0] == found[1]
         rows = await asyncio.to_thread(served.rows, 8)
     assert [known(row) for row in rows] == [
         ("messages", stream, 200, "complete", finish, limit, 1, given, output, None, "provider", None)
@@ -156,6 +147,26 @@ async def test_messages_are_what_they_are_direct_and_known() -> None:
         for stream in (0, 1)
     ]
     assert [timed(row) for row in rows] == [bool(row["stream"]) for row in rows]
+
+
+async def test_anthropics_client_knows_our_refusals() -> None:
+    """In its envelope, by its exceptions; and those of the provider pass as they are."""
+    policies = {"version": 1, "rules": [{"name": "no", "match": {"requested": {"over": 50}}, "do": "reject"}]}
+    asked: Any = {"model": "sim-small", "messages": [{"role": "user", "content": "a"}]}
+    async with (
+        simulating(make_app(FAST)) as url,
+        serving_async(settings(url) | {"policies": "policies.yaml"}, policies=policies) as served,
+        anthropic.AsyncAnthropic(base_url=served.url, api_key="k", max_retries=0) as through,
+    ):
+        with pytest.raises(anthropic.BadRequestError) as refused:
+            await through.messages.create(max_tokens=51, **asked)
+        with pytest.raises(anthropic.NotFoundError) as missing:
+            await through.messages.create(max_tokens=50, **asked | {"model": "no-such-model"})
+    assert refused.value.response.headers["x-lengthwise-error"] == "policy_rejected"
+    assert "x-lengthwise-error" not in missing.value.response.headers
+    for error, kind in ((refused.value, "invalid_request_error"), (missing.value, "not_found_error")):
+        assert isinstance(error.body, dict)
+        assert (error.body["type"], error.body["error"]["type"]) == ("error", kind)
 
 
 async def test_a_cap_reaches_every_dialect_in_its_own_field() -> None:
