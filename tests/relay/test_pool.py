@@ -376,10 +376,13 @@ async def test_a_forward_proxy_is_asked_for_a_tunnel(certificates: Path, monkeyp
                     await loop.sock_sendall(link.sock, data)
 
             task = loop.create_task(back())
-            while data := await loop.sock_recv(link.sock, 65536):
-                writer.write(data)
-            writer.close()
-            await task
+            try:
+                while data := await loop.sock_recv(link.sock, 65536):
+                    writer.write(data)
+            finally:
+                task.cancel()
+                writer.transport.abort()
+                await asyncio.wait([task])
 
         asked: list[bytes] = []
         async with Provider(script) as forward:

@@ -360,6 +360,7 @@ class TlsProvider:
         self._context = context
         self._answer = answer
         self.port = 0
+        self._serving: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context)
@@ -368,15 +369,23 @@ class TlsProvider:
 
     async def __aexit__(self, *exc: object) -> None:
         self._server.close()
+        async with asyncio.timeout(PATIENCE_S):
+            while self._serving:  # whoever asked has gone, so each connection ends by itself
+                await asyncio.sleep(0)
         await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
         try:
             while True:
                 self.requests.append(await reader.readuntil(b"\r\n\r\n"))
                 writer.write(self._answer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()
+        except (asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
+            writer.transport.abort()
+            await asyncio.wait([asyncio.ensure_future(writer.wait_closed())])
 
 
 ID = re.compile(rb"x-lengthwise-id: ([0-9a-f]{24})")
