@@ -533,6 +533,36 @@ async def test_injected_usage_is_cut_out_and_the_rest_is_the_same_bytes():
         assert (record.usage_source, record.response_bytes) == ("provider", len(got.body))
 
 
+@pytest.mark.parametrize(
+    ("status", "events", "texts"),
+    [
+        (b"200 OK", sse(CHUNK, STOP, b"[DONE]"), ["hi"]),
+        (b"200 OK", sse(CHUNK, STOP, USAGE, b"[DONE]"), None),
+        (b"200 OK", sse(CHUNK, CHUNK), ["hihi"]),
+        (b"200 OK", sse(STOP, b"[DONE]"), None),
+        (b"429 Too Many Requests", sse(CHUNK, STOP, b"[DONE]"), None),
+    ],
+    ids=["silent", "counted", "broken", "empty", "refused"],
+)
+async def test_the_text_goes_with_the_record_where_the_provider_counted_nothing(status, events, texts):
+    """Of a good answer, however it ended; the record itself has none of it."""
+    answer = b"HTTP/1.1 %b\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n%b" % (
+        status,
+        b"".join(events),
+    )
+
+    async def script(link):
+        await link.request()
+        await link.send(answer)
+        await link.fin()
+
+    async with Provider(script) as provider, relay(provider.url) as served:
+        client = await served.connect()
+        await client.send(chat(STREAMED))
+        await served.records(1)
+        assert await served.texts() == texts
+
+
 async def test_with_deliver_the_extra_event_stays():
     """`usage: deliver` asks and leaves the answer in the stream."""
     events = sse(CHUNK, STOP, USAGE, b"[DONE]")

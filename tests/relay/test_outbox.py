@@ -260,3 +260,34 @@ async def test_a_recorder_that_talks_nonsense_is_one_that_died(recorder: Recorde
     assert outbox.records_dropped == 1
     outbox.tick()
     await recorder.until(lambda: recorder.connections == 2)
+
+
+async def test_texts_go_beside_the_record_and_no_further(recorder: Recorder, outbox: Outbox):
+    """Where something is to be counted; an empty list says that it must be counted without."""
+    for texts in (None, [], ["a", "é\n"]):
+        outbox.put(make_record(), texts)
+    await recorder.until(lambda: len(recorder.numbers) == 3)
+    assert [line.get("texts") for line in recorder.lines[1:]] == [None, [], ["a", "é\n"]]
+    assert recorder.records == [make_record()] * 3
+
+
+async def test_texts_that_wait_are_bounded(recorder: Recorder, outbox: Outbox, monkeypatch: pytest.MonkeyPatch):
+    """The records go on without them: while too much text waits for the next flush, and while the recorder does not read."""
+    monkeypatch.setattr(module, "_HELD_TEXT", 10)
+    await recorder.until(lambda: recorder.lines)
+    for texts in (["abcdef"], ["abcde"], ["abcd"], None):
+        outbox.put(make_record(), texts)
+    outbox._flush()
+    outbox.put(make_record(), ["abcdefghij"])
+    await recorder.until(lambda: len(recorder.numbers) == 5)
+    assert [line.get("texts") for line in recorder.lines[1:]] == [["abcdef"], [], ["abcd"], None, ["abcdefghij"]]
+    recorder.reading.clear()
+    assert outbox._transport is not None
+    while outbox._transport.get_write_buffer_size() <= 65536:
+        outbox.put(make_record())
+        outbox._flush()
+    outbox.put(make_record(), ["a"])
+    outbox._flush()
+    recorder.reading.set()
+    await recorder.until(lambda: recorder.numbers[-1] == outbox._number)
+    assert recorder.lines[-1]["texts"] == []

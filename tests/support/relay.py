@@ -29,10 +29,13 @@ class Collecting(Outbox):
     def __init__(self) -> None:
         super().__init__("/nowhere", {}, dict)
         self.records: list[ExchangeRecord] = []
+        self.texts: list[Sequence[str] | None] = []
+        """What came with each record for counting."""
         self.changed = asyncio.Event()
 
-    def put(self, record: ExchangeRecord, texts: object = None) -> None:
+    def put(self, record: ExchangeRecord, texts: Sequence[str] | None = None) -> None:
         self.records.append(record)
+        self.texts.append(texts)
         self.changed.set()
 
     def tick(self) -> None:
@@ -84,6 +87,11 @@ class Served:
                 await self._outbox.changed.wait()
         assert len(self._outbox.records) == count, [(record.end, record.error_type) for record in self._outbox.records]
         return self._outbox.records
+
+    async def texts(self) -> Sequence[str] | None:
+        """What came with the only record for counting."""
+        await self.records(1)
+        return self._outbox.texts[0]
 
     async def record(self) -> ExchangeRecord:
         """The only record."""
