@@ -6,6 +6,8 @@ Source: RFC 8259 (duplicate names, escaped names); ARCHITECTURE.md 5.6.
 """
 
 import re
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from proxy.record import Action, Decision, RequestFacts
@@ -55,22 +57,18 @@ def request_facts(
     largest counts).
     """
     limits, degraded = _limits(limit_fields, body, request)
-    get = request.get
+    # A request has five members of the fifty that it may have, so go by what is there.
+    read = {name: reader(request[name]) for name, reader in _READERS.items() if name in request}
     return RequestFacts(
         dialect=dialect,
-        model=clamped(get("model")),
-        stream=get("stream") is True,
+        model=clamped(request.get("model")),
+        stream=request.get("stream") is True,
         limits=limits,
         choices=choices,
         include_usage=include_usage,
         degraded=degraded,
-        temperature=_number(get("temperature")),
-        top_p=_number(get("top_p")),
-        frequency_penalty=_number(get("frequency_penalty")),
-        presence_penalty=_number(get("presence_penalty")),
-        seed=_seed(get("seed")),
-        service_tier=clamped(get("service_tier")),
         output_type=output_type,
+        **read,
     )
 
 
@@ -149,7 +147,7 @@ def _limit_spans(fields: tuple[str, ...], body: bytes, facts: RequestFacts) -> l
     found: list[Found] = []
     for name in fields:
         if name in sent and _is_spelled_once(body, name):
-            value = _NUMBER_MEMBER.match(body, body.find(b'"%b"' % name.encode()) + len(name) + 1)
+            value = _NUMBER_MEMBER.match(body, body.find(_quoted(name)) + len(name) + 1)
             if value is not None:
                 found.append(Found(name, *value.span(1)))
                 continue
@@ -178,4 +176,20 @@ def _scalar(text: bytes) -> Any:
 
 def _is_spelled_once(body: bytes, name: str) -> bool:
     """True when a member name occurs once, nested ones included, and no escape could spell it another way."""
-    return body.count(b'"%b"' % name.encode()) == 1 and (b"\\u00" not in body or _ESCAPED_ASCII.search(body) is None)
+    return body.count(_quoted(name)) == 1 and (b"\\u00" not in body or _ESCAPED_ASCII.search(body) is None)
+
+
+@cache
+def _quoted(name: str) -> bytes:
+    return b'"%b"' % name.encode()
+
+
+_READERS: dict[str, Callable[[object], Any]] = {
+    "temperature": _number,
+    "top_p": _number,
+    "frequency_penalty": _number,
+    "presence_penalty": _number,
+    "seed": _seed,
+    "service_tier": clamped,
+}
+"""Members that are facts under their own name."""
