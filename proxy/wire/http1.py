@@ -265,7 +265,7 @@ def read_request_head(
         elif name == b"content-length":
             content_length = int(pair[1])
         elif name == b"transfer-encoding":
-            if chunked or http10 or pair[1].strip().lower() != b"chunked":
+            if chunked or http10 or pair[1].strip(b" \t").lower() != b"chunked":
                 raise _malformed("Transfer-Encoding other than a single chunked")
             chunked = True
         elif name == b"connection":
@@ -347,7 +347,7 @@ def read_response_head(status: int, version: str, reason: bytes, headers: Header
         elif name == b"content-length":
             content_length = int(pair[1])
         elif name == b"transfer-encoding":
-            if chunked or pair[1].strip().lower() != b"chunked":
+            if chunked or pair[1].strip(b" \t").lower() != b"chunked":
                 raise RefusalError("upstream_reset", "The upstream's answer has a transfer coding other than chunked.")
             chunked = True
         elif name == b"connection":
