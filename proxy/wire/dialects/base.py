@@ -23,6 +23,8 @@ __all__ = [
     "Reading",
     "clamped",
     "error_identifier",
+    "never_asked",
+    "never_extra",
     "openai_error_body",
     "parse_json",
     "whole_number",
@@ -158,6 +160,16 @@ class Dialect(Protocol):
     def error_body(self, status: int, envelope_type: str, error_type: str, message: str) -> bytes:
         """Body of an answer that Lengthwise gives itself, in the envelope that this endpoint's clients expect."""
         ...  # pragma: no cover
+
+
+def never_asked(facts: RequestFacts) -> bool:  # noqa: ARG001 -- the signature is the protocol's
+    """`may_ask_usage` of a dialect whose usage comes without being asked for."""
+    return False
+
+
+def never_extra(data: bytes) -> bool:  # noqa: ARG001 -- likewise
+    """`is_extra_usage` of such a dialect."""
+    return False
 
 
 def openai_error_body(envelope_type: str, error_type: str, message: str) -> bytes:

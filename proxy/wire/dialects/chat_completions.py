@@ -5,10 +5,12 @@ Layer: wire (sans-io). Which events carry tokens is said in `choices`.
 Source: OpenAI API reference "Chat"; vLLM reads `max_completion_tokens` before `max_tokens`.
 """
 
+from typing import Any
+
 from proxy.record import Decision, RequestFacts
 from proxy.wire.dialects import choices
 from proxy.wire.dialects.base import openai_error_body
-from proxy.wire.dialects.request_body import count, output_type, parsed_request, request_facts, unreadable, with_limit
+from proxy.wire.dialects.request_body import count, with_limit
 
 __all__ = ["ChatCompletions"]
 
@@ -31,18 +33,7 @@ class ChatCompletions:
 
     def read_request(self, body: bytes) -> RequestFacts:
         """Facts of a request body."""
-        request = parsed_request(body)
-        if isinstance(request, str):
-            return unreadable(self.name, request)
-        return request_facts(
-            self.name,
-            self.limit_fields,
-            body,
-            request,
-            choices=count(request.get("n")),
-            include_usage=choices.include_usage(request),
-            output_type=output_type(request.get("response_format")),
-        )
+        return choices.read_request(self.name, self.limit_fields, body, _choices)
 
     def insert_field(self, preferred: str) -> str:
         """The upstream's: of both fields some servers read only one, and some refuse one."""
@@ -58,3 +49,7 @@ class ChatCompletions:
     def error_body(self, status: int, envelope_type: str, error_type: str, message: str) -> bytes:
         """OpenAI's error envelope."""
         return openai_error_body(envelope_type, error_type, message)
+
+
+def _choices(request: dict[str, Any]) -> int | None:
+    return count(request.get("n"))

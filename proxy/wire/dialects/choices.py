@@ -11,12 +11,14 @@ and errors inside a stream; Groq `x_groq`; Azure `prompt_filter_results`, `data_
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import orjson
 
 from proxy.record import RequestFacts
 from proxy.wire.dialects.base import UNREADABLE, Reading, clamped, error_identifier, parse_json
+from proxy.wire.dialects.request_body import output_type, parsed_request, request_facts, unreadable
 from proxy.wire.dialects.response_body import (
     is_text,
     openai_usage,
@@ -29,7 +31,7 @@ from proxy.wire.dialects.response_body import (
 from proxy.wire.json_edit import find_values, insert_member, replace
 from proxy.wire.sse import Event
 
-__all__ = ["include_usage", "is_extra_usage", "may_ask_usage", "read_body", "read_event", "with_usage"]
+__all__ = ["is_extra_usage", "may_ask_usage", "read_body", "read_event", "read_request", "with_usage"]
 
 _MAX_CHOICES = 1024
 """More choice indexes than this in one answer are not followed; the API allows 128."""
@@ -47,10 +49,28 @@ _OF_VALUE = ("prompt_filter_results", "prompt_annotations", "content_filter_resu
 """Payloads that may ride on an event without choices; such an event is never an extra one."""
 
 
-# -- asking for usage -------------------------------------------------------------------------------------------------------
+# -- requests -------------------------------------------------------------------------------------------------------
 
 
-def include_usage(request: dict[str, Any]) -> bool | None:
+def read_request(
+    dialect: str, limit_fields: tuple[str, ...], body: bytes, choices_of: Callable[[dict[str, Any]], int | None]
+) -> RequestFacts:
+    """Facts of a request body."""
+    request = parsed_request(body)
+    if isinstance(request, str):
+        return unreadable(dialect, request)
+    return request_facts(
+        dialect,
+        limit_fields,
+        body,
+        request,
+        choices=choices_of(request),
+        include_usage=_include_usage(request),
+        output_type=output_type(request.get("response_format")),
+    )
+
+
+def _include_usage(request: dict[str, Any]) -> bool | None:
     """What the client said of usage in its stream.
 
     False also where asking would be refused: options of the wrong type, which stay as they are for the upstream to refuse, and Azure's

@@ -13,7 +13,7 @@ from typing import Any
 from proxy.record import Decision, RequestFacts
 from proxy.wire.dialects import choices
 from proxy.wire.dialects.base import MAX_INTEGER, Reading, openai_error_body
-from proxy.wire.dialects.request_body import count, output_type, parsed_request, request_facts, unreadable, with_limit
+from proxy.wire.dialects.request_body import count, with_limit
 from proxy.wire.sse import Event
 
 __all__ = ["Completions"]
@@ -36,18 +36,7 @@ class Completions:
 
     def read_request(self, body: bytes) -> RequestFacts:
         """Facts of a request body; `choices` are all candidates of all prompts."""
-        request = parsed_request(body)
-        if isinstance(request, str):
-            return unreadable(self.name, request)
-        return request_facts(
-            self.name,
-            self.limit_fields,
-            body,
-            request,
-            choices=_choices(request),
-            include_usage=choices.include_usage(request),
-            output_type=output_type(request.get("response_format")),
-        )
+        return choices.read_request(self.name, self.limit_fields, body, _choices)
 
     def insert_field(self, preferred: str) -> str:
         """Always `max_tokens`."""

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from proxy.record import Decision, RequestFacts, Usage
-from proxy.wire.dialects.base import Reading, clamped
+from proxy.wire.dialects.base import Reading, clamped, never_asked, never_extra
 from proxy.wire.dialects.request_body import parsed_request, request_facts, unreadable, with_limit
 from proxy.wire.dialects.response_body import (
     is_text,
@@ -56,6 +56,9 @@ class Messages:
     route = "/v1/messages"
     limit_fields = ("max_tokens",)
 
+    may_ask_usage = staticmethod(never_asked)
+    is_extra_usage = staticmethod(never_extra)
+
     def read_request(self, body: bytes) -> RequestFacts:
         """Facts of a request body."""
         request = parsed_request(body)
@@ -72,14 +75,6 @@ class Messages:
     ) -> bytes:
         """Body as the upstream gets it."""
         return with_limit(self.limit_fields, body, facts, decision, insert_field)
-
-    def may_ask_usage(self, facts: RequestFacts) -> bool:
-        """Never: the parameter does not exist, and usage comes without it."""
-        return False
-
-    def is_extra_usage(self, data: bytes) -> bool:
-        """Never: none was asked for."""
-        return False
 
     def read_event(self, event: Event, reading: Reading) -> bool:
         """Read one event; True when it carried generated tokens."""

@@ -14,7 +14,7 @@ Source: OpenAI API reference "Responses", all `ResponseStreamEvent`s; Azure's er
 from typing import Any
 
 from proxy.record import Decision, RequestFacts
-from proxy.wire.dialects.base import Reading, clamped, openai_error_body
+from proxy.wire.dialects.base import Reading, clamped, never_asked, never_extra, openai_error_body
 from proxy.wire.dialects.request_body import output_type, parsed_request, request_facts, unreadable, with_limit
 from proxy.wire.dialects.response_body import (
     is_text,
@@ -67,6 +67,9 @@ class Responses:
     route = "/v1/responses"
     limit_fields = ("max_output_tokens",)
 
+    may_ask_usage = staticmethod(never_asked)
+    is_extra_usage = staticmethod(never_extra)
+
     def read_request(self, body: bytes) -> RequestFacts:
         """Facts of a request body."""
         request = parsed_request(body)
@@ -85,14 +88,6 @@ class Responses:
     ) -> bytes:
         """Body as the upstream gets it."""
         return with_limit(self.limit_fields, body, facts, decision, insert_field)
-
-    def may_ask_usage(self, facts: RequestFacts) -> bool:
-        """Never: the parameter does not exist, and usage comes without it."""
-        return False
-
-    def is_extra_usage(self, data: bytes) -> bool:
-        """Never: none was asked for."""
-        return False
 
     def read_event(self, event: Event, reading: Reading) -> bool:
         """Read one event; True when it carried generated tokens."""
