@@ -15,13 +15,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from proxy.observe.observer import Observer
-from proxy.wire.dialects import match
+from proxy.wire.dialects import DIALECTS
+from proxy.wire.dialects.base import Dialect
 from proxy.wire.sse import UsageCutter
 from tests.support.answers import golden, without_stamps
 from tests.support.sse import blocks, cut_at
 
-CHAT = match(b"/v1/chat/completions")
-SEEDS = [answer.body for answer in golden("chat_completions", "sse") if len(answer.body) < 10_000]
+SEEDS = [answer.body for each in DIALECTS for answer in golden(each.name, "sse") if len(answer.body) < 10_000]
 
 
 def damaged(chance: random.Random) -> bytes:
@@ -58,31 +58,32 @@ def damaged(chance: random.Random) -> bytes:
     return bytes(stream)
 
 
-def observed(reads: list[bytes], bound: int):
+def observed(dialect: Dialect, reads: list[bytes], bound: int):
     """Facts of these reads without their stamps."""
-    reader = Observer(CHAT, event_stream=True, content_encoding="", event_bytes=bound, body_bytes=bound)
+    reader = Observer(dialect, event_stream=True, content_encoding="", event_bytes=bound, body_bytes=bound)
     for at_ns, read in enumerate(reads):
         reader.feed(read, at_ns)
     return without_stamps(reader.finish(len(reads)))
 
 
-def cut(reads: list[bytes], bound: int) -> tuple[bytes, str | None]:
+def cut(dialect: Dialect, reads: list[bytes], bound: int) -> tuple[bytes, str | None]:
     """What the cutter lets through, and whether it gave up."""
-    cutter = UsageCutter(CHAT.is_extra_usage, bound)
+    cutter = UsageCutter(dialect.is_extra_usage, bound)
     return b"".join([cutter.feed(read) for read in reads] + [cutter.finish()]), cutter.degraded
 
 
 def check(stream: bytes, chance: random.Random) -> None:
-    """Assert the invariant for one stream."""
+    """Assert the invariant for one stream, whichever dialect it is taken for."""
+    dialect = chance.choice(DIALECTS)
     places = [chance.randrange(len(stream) + 1) for _ in range(chance.randrange(30))]
     bound = chance.choice([1 << 20, chance.randrange(1, 600)])
-    facts = observed([stream], bound)
+    facts = observed(dialect, [stream], bound)
     assert facts.degraded != "internal"
-    assert observed(cut_at(stream, places), bound) == facts
-    passed = cut([stream], bound)
-    assert cut(cut_at(stream, places), bound) == passed
+    assert observed(dialect, cut_at(stream, places), bound) == facts
+    passed = cut(dialect, [stream], bound)
+    assert cut(dialect, cut_at(stream, places), bound) == passed
     if passed[1] is None:
-        kept = [part.raw for part in blocks(stream) if not (part.event and CHAT.is_extra_usage(part.event[1]))]
+        kept = [part.raw for part in blocks(stream) if not (part.event and dialect.is_extra_usage(part.event[1]))]
         assert passed[0] == b"".join(kept)
 
 
