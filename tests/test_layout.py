@@ -160,7 +160,7 @@ def test_every_command_of_lengthwise_that_a_document_names_exists() -> None:
     named = {
         command
         for document in DOCUMENTS
-        for command in re.findall(r"(?:^|`|bin/)lengthwise ([a-z]+)", tracked()[document], re.MULTILINE)
+        for command in re.findall(r"(?:^|`|bin/)lengthwise ([a-z-]+)", tracked()[document], re.MULTILINE)
     }
     assert {"serve", "check"} <= named
     answers = {

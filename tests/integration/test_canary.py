@@ -11,6 +11,7 @@ import aiohttp
 from proxy.lab.simulator import SimulatorOptions, make_app
 from proxy.lab.simulator import serving as simulating
 from tests.support.otlp import HttpCollector
+from tests.support.provider import EVENT_STREAM, Link, Provider, answering, chunked
 from tests.support.serve import serving_async
 
 CANARIES = {
@@ -24,6 +25,9 @@ CANARIES = {
     "path": "CANARYPATH424242",
     "baggage": "CANARYBAGGAGE=1",
     "filename": "CANARYFILE.pdf",
+    "answer": "CANARYANSWER of nobody's business",
+    "thought": "CANARYTHOUGHT 8675309",
+    "half": "CANARYHALF of an answer",
 }
 HEADERS = {
     "Authorization": f"Bearer {CANARIES['authorization']}",
@@ -41,6 +45,28 @@ def body(directive: str = "", **extra: Any) -> dict[str, Any]:
         "messages": [{"role": "user", "content": f"{CANARIES['prompt']} {CANARIES['filename']} {directive}"}],
         "tools": [{"type": "function", "function": {"name": "find", "description": CANARIES["tool"]}}],
     } | extra
+
+
+SILENT = [
+    {"index": 0, "delta": {"reasoning_content": CANARIES["thought"]}},
+    {"index": 0, "delta": {"content": CANARIES["answer"]}},
+    {"index": 0, "delta": {}, "finish_reason": "stop"},
+]
+"""An answer whose provider reports no usage, so that its text goes to the recorder to be counted."""
+
+
+def stream(*choices: dict[str, Any], whole: bool) -> bytes:
+    """A streamed answer without usage, that ends properly or is cut off."""
+    events = [b"data: " + json.dumps({"id": "x", "model": "m", "choices": [choice]}).encode() for choice in choices]
+    framed = chunked([event + b"\n\n" for event in [*events, b"data: [DONE]"]], EVENT_STREAM)
+    return framed if whole else framed[:-20]
+
+
+async def cut_off(link: Link) -> None:
+    """One answer that ends before its end."""
+    await link.request()
+    await link.send(stream({"index": 0, "delta": {"content": CANARIES["half"]}}, whole=False))
+    await link.fin()
 
 
 def ledger_bytes(folder: Path) -> bytes:
@@ -72,8 +98,17 @@ async def test_no_canary_reaches_a_span_metric_log_row_or_page() -> None:
         environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint}
         async with (
             simulating(make_app(SimulatorOptions(ttft_s=0.01, tpot_s=0.001))) as url,
+            Provider(answering(stream(*SILENT, whole=True))) as silent,
+            Provider(cut_off) as broken,
             serving_async(
-                {"upstreams": [{"name": "sim", "url": url}], "policies": "policies.yaml"},
+                {
+                    "upstreams": [
+                        {"name": "sim", "url": url},
+                        {"name": "silent", "url": silent.url, "prefix": "/silent"},
+                        {"name": "broken", "url": broken.url, "prefix": "/broken"},
+                    ],
+                    "policies": "policies.yaml",
+                },
                 policies=policies,
                 env=environment,
             ) as served,
@@ -86,6 +121,8 @@ async def test_no_canary_reaches_a_span_metric_log_row_or_page() -> None:
             await send(session, served.url, body("[tokens=20] [error_after=3]", stream=True))
             await send(session, served.url, body("[tokens=20] [reset_after=3]", stream=True))
             await send(session, served.url, body("[tokens=20] [stall_after=3]", stream=True), leave=True)
+            await send(session, f"{served.url}/silent", body(stream=True))
+            await send(session, f"{served.url}/broken", body(stream=True))
             await send(session, served.url, body(max_tokens=CANARIES["prompt"]))
             await send(session, served.url, [CANARIES["prompt"]])
             HEADERS["x-lengthwise-app"] = "strict"
@@ -104,8 +141,8 @@ async def test_no_canary_reaches_a_span_metric_log_row_or_page() -> None:
                 assert refused.startswith(b"HTTP/1.1 400")
                 writer.close()
 
-            rows = await asyncio.to_thread(served.rows, 11)
-            await asyncio.to_thread(collector.wait_for_spans, 21)
+            rows = await asyncio.to_thread(served.rows, 13)
+            await asyncio.to_thread(collector.wait_for_spans, 25)
             pages = [(await asyncio.to_thread(served.get, path))[1] for path in ("/metrics", "/status", "/", "/readyz")]
             ledger = await asyncio.to_thread(ledger_bytes, served.folder)
             log = served.log
@@ -116,6 +153,8 @@ async def test_no_canary_reaches_a_span_metric_log_row_or_page() -> None:
     assert "lengthwise.stream.ends" in exported
     sinks = {"spans and metrics": exported, "pages": "".join(pages), "ledger": str(ledger), "log": log}
 
+    counted = {row["upstream"]: (row["usage_source"], row["output_tokens"]) for row in rows if row["upstream"] != "sim"}
+    assert counted == {"silent": ("estimated", 2), "broken": ("estimated", 1)}
     assert sorted({row["end"] for row in rows}) == [
         "broken",
         "client_disconnect",

@@ -113,7 +113,8 @@ def serving(
     """Runs `lengthwise serve` until the block ends, then stops it by SIGTERM.
 
     `settings` and `policies` are the files' contents, as text or data. `listen` and `admin` default to free ports of
-    the loopback interface. Nothing named OTEL_* or LENGTHWISE_* is inherited; `env` adds to the environment.
+    the loopback interface. Nothing named OTEL_* or LENGTHWISE_* is inherited, and no vocabularies are found; `env` adds
+    to the environment.
 
     Raises:
         AssertionError: it did not get ready, or did not leave after SIGTERM; with its stderr.
@@ -157,7 +158,7 @@ def _start(
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=inherited | {"PYTHONUNBUFFERED": "1"} | dict(env),
+            env=inherited | {"PYTHONUNBUFFERED": "1", "TIKTOKEN_CACHE_DIR": str(folder)} | dict(env),
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
