@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -213,14 +214,16 @@ def _facts(record: ExchangeRecord) -> Any:
 
 def _pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     marks = [0, *sorted({cut % (len(data) + 1) for cut in cuts}), len(data)]
-    return [data[start:end] for start, end in zip(marks, marks[1:], strict=False) if start < end]
+    return [data[start:end] for start, end in pairwise(marks) if start < end]
 
 
 REQUESTS = [
     chat(STREAMED),
     chat({"model": "m", "max_tokens": 7}),
-    b"POST /v1/files HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
-    b"b;x=y\r\n\n\r\n0\r\n\r\n\r\nz\r\n0\r\nX: y\r\n\r\n",
+    (
+        b"POST /v1/files HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+        b"b;x=y\r\n\n\r\n0\r\n\r\n\r\nz\r\n0\r\nX: y\r\n\r\n"
+    ),
     b"GET /v1/models?a=%20 HTTP/1.1\r\nHost: a\r\n\r\n",
 ]
 ANSWERS = [

@@ -325,9 +325,11 @@ async def test_a_tls_upstream_that_is_not_who_it_should_be_is_502(wrong: str, ce
 
 async def test_verification_can_be_switched_off(certificates: Path):
     """`tls.verify: false`, for a test provider with a certificate of its own."""
-    async with TlsProvider(server_context(certificates), ok()) as provider:
-        async with relay({"url": f"https://127.0.0.1:{provider.port}", "tls": {"verify": False}}) as served:
-            assert (await served.ask(GET)).body == b"ok"
+    async with (
+        TlsProvider(server_context(certificates), ok()) as provider,
+        relay({"url": f"https://127.0.0.1:{provider.port}", "tls": {"verify": False}}) as served,
+    ):
+        assert (await served.ask(GET)).body == b"ok"
 
 
 @pytest.mark.parametrize("with_certificate", [True, False])

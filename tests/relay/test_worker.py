@@ -170,7 +170,7 @@ async def test_a_mistake_of_ours_in_one_exchange_stays_there(caplog: pytest.LogC
     ):
         loop = asyncio.get_running_loop()
         seen = asyncio.Event()
-        loop.set_exception_handler(lambda _, context: seen.set())
+        loop.set_exception_handler(lambda *_: seen.set())
         first = await served.connect()
         async with asyncio.timeout(PATIENCE_S):
             while not served.worker.clients:

@@ -1,4 +1,4 @@
-"""An upstream on a real socket that does exactly what its script says, byte for byte.
+r"""An upstream on a real socket that does exactly what its script says, byte for byte.
 
     async def script(link):
         request = await link.request()
@@ -225,9 +225,11 @@ class Link(Wire):
         self._log = log
 
     def arrived(self, data: bytes) -> None:
+        """Into the log."""
         self._log.append((self.number, "received", data))
 
     def over(self) -> None:
+        """Into the log."""
         self._log.append((self.number, f"saw {self.ended}", b""))
 
     async def request(self) -> Message:
@@ -239,6 +241,7 @@ class Link(Wire):
         await self.has(b"\r\n\r\n")
 
     async def send(self, data: bytes) -> None:
+        """Send bytes, and log them first."""
         self._log.append((self.number, "sent", data))
         await super().send(data)
 

@@ -1,4 +1,4 @@
-"""The real relay worker in the test's own event loop, on a real listening socket; its records are collected.
+r"""The real relay worker in the test's own event loop, on a real listening socket; its records are collected.
 
 async with relay(provider.url) as served:
     client = await served.connect()
@@ -34,15 +34,16 @@ class Collecting(Outbox):
         self.changed = asyncio.Event()
 
     def put(self, record: ExchangeRecord, texts: Sequence[str] | None = None) -> None:
+        """Keep it."""
         self.records.append(record)
         self.texts.append(texts)
         self.changed.set()
 
     def tick(self) -> None:
-        pass
+        """Nobody to connect to."""
 
     async def close(self, timeout_s: float) -> None:
-        pass
+        """Nothing to wait for."""
 
 
 class Served:
