@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -44,6 +45,8 @@ _START_S = 30.0
 """A worker starts in about 0.2 s, mostly imports; one that needs longer than this is stuck."""
 _START_FAILURES = 3
 """A worker that ended so often before all were ready will not get better: the service does not start."""
+_LOOK_S = 1.0
+"""Between two looks at the policies file."""
 _RECORDER_START_S = 5.0
 """The recorder's first start takes about one second, mostly imports."""
 _SUPERVISORS = {signal.SIGINT, signal.SIGHUP}
@@ -56,6 +59,8 @@ _HEAD = re.compile(
 _ADMIN_TIMEOUT_S = 30.0
 _RELAYED = (b"host", b"accept", b"accept-encoding")
 _NO_RECORDER = {"status": "unavailable", "reason": "the recorder is restarting"}
+
+_Stamp = tuple[int, ...]
 
 
 class StartError(LengthwiseError):
@@ -164,6 +169,9 @@ class _Supervisor:
         self.policies = policies
         self.policy_loaded_at_s = time.time()
         self.policy_error: str | None = None
+        self._policies_read: _Stamp | None = ()
+        """The policies file as it was last read; () before, so that a change since the start's reading is seen too."""
+        self._policies_seen: _Stamp | None = ()
         self.leaving = asyncio.Event()
         self._directory = directory
         self._intake = _unix_listener(f"{directory}/intake")
@@ -204,22 +212,39 @@ class _Supervisor:
         }
 
     def reload(self) -> None:
-        """SIGHUP: take the policies file as it is now, or keep the last good one and say why."""
-        if self.settings.policies is None:
+        """Take the policies file as it is now, or keep the last good one and say why."""
+        path = self.settings.policies
+        if path is None:
             _log.info("no policies file to reload")
             return
+        self._policies_read = _stamp(path)  # before it is read: a change meanwhile is one for the next look
         try:
-            self.policies = load_policies(self.settings.policies, self.settings)
+            policies = load_policies(path, self.settings)
         except SettingsError as error:
             self.policy_error = str(error)
             _log.error("policies not reloaded, the last good ones stay: %s", error)
         else:
             self.policy_error = None
-            self.policy_loaded_at_s = time.time()
-            _log.info("policies reloaded, digest %s", self.policies.digest)
-            for worker in self.workers:
-                worker.send({"policy": self.policies.document})
+            _log.info("policies read, digest %s", policies.digest)
+            if policies.digest != self.policies.digest:
+                self.policies, self.policy_loaded_at_s = policies, time.time()
+                for worker in self.workers:
+                    worker.send({"policy": policies.document})
         self.recorder.send({"policy": self._policy_state()})
+
+    def look(self) -> None:
+        """Reload policies that changed and are the same at two looks: whoever writes the file is through with it."""
+        if self.settings.policies is not None:
+            before, self._policies_seen = self._policies_seen, _stamp(self.settings.policies)
+            if before == self._policies_seen != self._policies_read:
+                self.reload()
+
+    async def watch(self) -> None:
+        """Look at the policies file until told to leave."""
+        while not self.leaving.is_set():
+            asyncio.get_running_loop().call_soon(self.look)  # where a mistake of ours is logged and ends nothing
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.leaving.wait(), _LOOK_S)
 
     @property
     def ready_workers(self) -> int:
@@ -350,6 +375,15 @@ async def _ended(children: list[_Child], timeout_s: float | None) -> None:
         await asyncio.wait(late)
 
 
+def _stamp(path: Path) -> _Stamp | None:
+    """What tells one state of a file from another, a renamed or repaired one included; None when it is not there."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
+
+
 def _listener(address: Address) -> socket.socket:
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
@@ -394,7 +428,7 @@ async def _serve(settings: Settings, policies: PolicySet, directory: str, say: C
         if not supervisor.leaving.is_set():
             say(f"listening on {_url(listener, 'https' if settings.listen_tls else 'http')}/v1")
             say(f"admin on {_url(admin_listener, 'http')}")
-        await supervisor.leaving.wait()
+        await supervisor.watch()
     finally:
         # From here new connections are refused, unless a successor listens on the same socket.
         listener.close()

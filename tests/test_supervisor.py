@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import http.client
 import json
 import os
@@ -11,7 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ import pytest
 
 from proxy.lab.simulator import SimulatorOptions, make_app
 from proxy.lab.simulator import serving as simulating
-from proxy.policy.rules import EMPTY
-from proxy.settings import Ledger, Settings, Telemetry, Timeouts
+from proxy.policy.rules import EMPTY, PolicySet
+from proxy.settings import Ledger, Settings, Telemetry, Timeouts, load, load_policies
 from proxy.supervisor import _Supervisor
 from tests.support.otlp import free_port, wait_until
 from tests.support.serve import ROOT, Served, serving, serving_async
@@ -463,6 +464,137 @@ def test_a_reload_reaches_a_worker_that_is_just_starting(tmp_path: Path) -> None
         wait_until(
             lambda: [worker["policy_digest"] for worker in status(served)["workers"] if worker["alive"]] == [new]
         )
+
+
+def test_a_changed_file_is_taken_without_being_told() -> None:
+    """Written in place, renamed over the old one, half written, gone: `/status` follows, and a signal is never needed."""
+    with serving(NOWHERE | {"policies": "policies.yaml"}, policies=capping(50)) as served:
+        file, beside = served.folder / "policies.yaml", served.folder / "policies.new"
+
+        def taken(name: str, error: str | None) -> dict[str, Any]:
+            def holds() -> bool:
+                policy = status(served)["policy"]
+                said = policy["error"] is None if error is None else error in (policy["error"] or "")
+                return said and policy["rules"] == [{"name": name, "mode": "enforce"}]
+
+            wait_until(holds)
+            return status(served)["policy"]
+
+        first = taken("cap-50", None)
+        file.write_text(json.dumps(capping(20)))
+        second = taken("cap-20", None)
+        assert second["loaded_at"] > first["loaded_at"]
+
+        beside.write_text(json.dumps(capping(10)))
+        beside.replace(file)
+        third = taken("cap-10", None)
+        wait_until(lambda: [each["policy_digest"] for each in status(served)["workers"]] == [third["digest"]])
+
+        whole = json.dumps(capping(30))
+        file.write_text(whole[:40])
+        assert taken("cap-10", "policies.yaml: line 1")["loaded_at"] == third["loaded_at"]
+        file.write_text(whole)
+        taken("cap-30", None)
+
+        file.unlink()
+        taken("cap-30", "cannot be read")
+        file.write_text(whole)
+        taken("cap-30", None)
+        assert "Traceback" not in served.log
+
+
+@contextlib.asynccontextmanager
+async def looking(settings: Settings, policies: PolicySet, folder: Path) -> AsyncIterator[_Supervisor]:
+    """A supervisor that looks at its policies when the test says so; its children are only just started."""
+    quiet = dataclasses.replace(
+        settings,
+        timeouts=Timeouts(drain_s=0.1),
+        ledger=Ledger(None),
+        telemetry=Telemetry(traces="none", metrics="none"),
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        supervisor = _Supervisor(quiet, policies, listener, str(folder))
+        await asyncio.sleep(0)  # each child's task has asked for its process
+        try:
+            yield supervisor
+        finally:
+            await supervisor.leave()
+            for sock in (supervisor._intake, supervisor._admin):
+                sock.close()
+
+
+async def test_a_file_is_taken_when_it_is_the_same_at_two_looks(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not while it grows, although its beginning would do; and what is already in force is no news."""
+    caplog.set_level("INFO", "proxy.supervisor")
+    file = tmp_path / "policies.yaml"
+    file.write_text(json.dumps(capping(50)))
+    async with looking(Settings(policies=file), load_policies(file), tmp_path) as supervisor:
+
+        def after_looks(looks: int) -> list[str]:
+            caplog.clear()
+            for _ in range(looks):
+                supervisor.look()
+            return caplog.messages
+
+        before, loaded_at_s = supervisor.policies, supervisor.policy_loaded_at_s
+        assert after_looks(1) == []
+        assert after_looks(4) == [f"policies read, digest {before.digest}"]  # once: it may have changed since the start
+        assert (supervisor.policies, supervisor.policy_loaded_at_s) == (before, loaded_at_s)
+
+        grown = "version: 1\nrules:\n"
+        for name in "abc":
+            grown += f"- {{name: {name}, do: reject}}\n"
+            file.write_text(grown)
+            assert after_looks(1) == []
+        assert after_looks(3) == [f"policies read, digest {load_policies(file).digest}"]
+        assert [rule.name for rule in supervisor.policies.rules] == ["a", "b", "c"]
+        taken_at_s = supervisor.policy_loaded_at_s
+        assert taken_at_s > loaded_at_s
+
+        file.write_text("version: 1\nrules: [{name: a, do: what}]")
+        (said,) = after_looks(5)
+        assert said.startswith("policies not reloaded, the last good ones stay: policies.yaml: rules[0].do: ")
+        file.write_text(grown)
+        assert after_looks(1) == []
+        assert supervisor.policy_error is not None
+        assert len(after_looks(1)) == 1
+        assert (supervisor.policy_error, supervisor.policy_loaded_at_s) == (None, taken_at_s)
+
+        state = file.stat()
+        file.write_text(grown.replace("name: c", "name: d"))  # as long as before, and dated back
+        os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
+        assert len(after_looks(2)) == 1
+        assert [rule.name for rule in supervisor.policies.rules] == ["a", "b", "d"]
+
+        file.unlink()
+        assert after_looks(1) == []
+        (said,) = after_looks(5)
+        assert said.endswith("policies.yaml: cannot be read: No such file or directory")
+        assert [rule.name for rule in supervisor.policies.rules] == ["a", "b", "d"]
+
+        file.write_text(grown)
+        supervisor.reload()  # told so, it waits for no second look, and none takes the file again
+        assert [rule.name for rule in supervisor.policies.rules] == ["a", "b", "c"]
+        assert after_looks(3) == []
+
+
+async def test_a_default_file_that_was_absent_at_the_start_stays_without_effect(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The settings have no policies then, as `check` said; neither a look nor a signal finds any."""
+    monkeypatch.chdir(tmp_path)
+    settings, policies, _ = load(None, {}, {})
+    async with looking(settings, policies, tmp_path) as supervisor:
+        (tmp_path / "policies.yaml").write_text(json.dumps(capping(50)))
+        caplog.set_level("INFO", "proxy.supervisor")
+        supervisor.look()
+        supervisor.look()
+        assert caplog.messages == []
+        supervisor.reload()
+        assert caplog.messages == ["no policies file to reload"]
+        assert supervisor.policies == EMPTY
 
 
 # The end ------------------------------------------------------------------------------------------------------------
