@@ -666,13 +666,49 @@ def test_every_key_of_the_settings_is_shown_and_explained() -> None:
     assert [line for line in lines if " # " not in line and not line.endswith(":")] == []
 
 
-def test_the_examples_load_without_a_warning() -> None:
-    """What users copy works."""
-    examples = sorted((CONFIG / "examples").glob("*.yaml"))
+RECIPES = {
+    "anthropic": ("anthropic", "inject", "auto"),
+    "azure": ("azure.ai.openai", "inject", "auto"),
+    "deepseek": ("deepseek", "inject", "max_tokens"),
+    "groq": ("groq", "inject", "auto"),
+    "llama-cpp": ("llama_cpp", "inject", "max_tokens"),
+    "mistral": ("mistral_ai", "observe", "max_tokens"),
+    "ollama": ("ollama", "inject", "max_tokens"),
+    "openai": ("openai", "inject", "auto"),
+    "openrouter": ("openrouter", "observe", "auto"),
+    "sglang": ("sglang", "inject", "max_tokens"),
+    "vllm": ("vllm", "inject", "max_tokens"),
+}
+"""One file of `config/examples` for each provider: its name on spans, whether it is asked for usage, its limit field."""
 
-    assert [file.name for file in examples] == ["openai.yaml", "two-upstreams.yaml", "vllm.yaml"]
-    for file in examples:
-        assert load(file, {}, {})[1:] == (EMPTY, [])
+
+def test_the_examples_load_without_a_warning() -> None:
+    """What users copy works: a file for each provider, which it names as OpenTelemetry does where that has a name."""
+    examples = {file.stem: file for file in (CONFIG / "examples").iterdir()}
+    loaded_ones = {name: load(file, {}, {}) for name, file in examples.items()}
+
+    assert {name: found[1:] for name, found in loaded_ones.items()} == dict.fromkeys(examples, (EMPTY, []))
+    del loaded_ones["two-upstreams"]
+    upstreams = {name: settings.upstreams[0] for name, (settings, _, _) in loaded_ones.items()}
+    assert {name: (each.provider, each.usage, each.insert_field) for name, each in upstreams.items()} == RECIPES
+    assert len({each.provider for each in upstreams.values()}) == len(RECIPES)
+    assert {name: each.name for name, each in upstreams.items()} == {name: name for name in RECIPES}
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_an_example_says_how_an_application_reaches_it(name: str) -> None:
+    """By the port that it listens on; and where it could keep the key, uncommenting that line is enough on loopback."""
+    text = (CONFIG / "examples" / f"{name}.yaml").read_text(encoding="utf-8")
+    settings, _, _ = loaded(text)
+
+    shown = set(re.findall(r"(?m)^#   .*?(http://[^/\s\"]+)", text))
+    assert shown == {f"http://{settings.listen}"}
+    (variable,) = re.findall(r"(?m)^    # api_key_env: (\w+)", text) or [None]
+    assert (variable is None) == (settings.upstreams[0].scheme == "http")
+    if variable:
+        with_key = loaded(text.replace("# api_key_env", "api_key_env"), environ={variable: "secret"})
+        assert with_key[0].upstreams[0].api_key_env == variable
+        assert with_key[2] == []
 
 
 def test_the_worked_rules_are_correct(folder: Path) -> None:
