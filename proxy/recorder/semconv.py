@@ -15,6 +15,7 @@ SCOPE: Final = "lengthwise"
 
 # -- standard attributes ----------------------------------------------------------------------------------------------
 ERROR_TYPE: Final = "error.type"
+HTTP_REQUEST_HEADER_TEMPLATE: Final = "http.request.header"
 HTTP_REQUEST_METHOD: Final = "http.request.method"
 HTTP_REQUEST_RESEND_COUNT: Final = "http.request.resend_count"
 HTTP_RESPONSE_STATUS_CODE: Final = "http.response.status_code"

@@ -3,8 +3,8 @@
 Layer: recorder. Pure: a record in, finished spans out, with the ids and the times that the worker measured; the SDK
 starts, samples and clocks nothing here.
 
-Raw paths, queries, header values and messages are in no record, so they can be on no span. Integers that do not fit
-OTLP's int64 are left out: one of them would make the encoder lose its whole batch.
+Raw paths, queries, messages and header values (but a count of retries) are in no record, so they can be on no span.
+Integers that do not fit OTLP's int64 are left out: one of them would make the encoder lose its whole batch.
 
 Source: ARCHITECTURE.md 7 "Spans"; semantic-conventions v1.41.1 docs/gen-ai/gen-ai-spans.md, docs/http/http-spans.md.
 """
@@ -30,6 +30,8 @@ _Values = Iterator[tuple[str, _Value | None]]
 _METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
 _INT64 = range(-(2**63), 2**63)
 _LONGEST_VALUE = 1024
+_SDK_RETRY_COUNT = f"{names.HTTP_REQUEST_HEADER_TEMPLATE}.x-stainless-retry-count"
+"""How often an official client tried before; like our own resends it is there only when it did."""
 _UNSET, _ERROR = Status(StatusCode.UNSET), Status(StatusCode.ERROR)
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
@@ -177,6 +179,7 @@ def _server_values(record: ExchangeRecord) -> _Values:
     yield names.URL_PATH, record.route
     yield names.URL_SCHEME, record.scheme
     yield names.HTTP_RESPONSE_STATUS_CODE, record.status
+    yield _SDK_RETRY_COUNT, _sdk_retry_count(record)
 
 
 def _client_values(record: ExchangeRecord) -> _Values:
@@ -187,6 +190,11 @@ def _client_values(record: ExchangeRecord) -> _Values:
     # without a response head the status is our own answer's, not the upstream's
     yield names.HTTP_RESPONSE_STATUS_CODE, None if record.headers_ns is None else record.status
     yield names.HTTP_REQUEST_RESEND_COUNT, record.resend_count or None
+    yield _SDK_RETRY_COUNT, _sdk_retry_count(record)
+
+
+def _sdk_retry_count(record: ExchangeRecord) -> list[str] | None:
+    return [str(record.sdk_retry_count)] if record.sdk_retry_count else None
 
 
 def _generative_values(record: ExchangeRecord, form: SpanForm) -> _Values:

@@ -360,6 +360,15 @@ def test_the_client_span_starts_with_the_attempt(changes: dict[str, Any], start_
     assert _client(make_record(**changes))["start_ns"] == STARTED_UNIX_NS + round(start_ms * 1_000_000)
 
 
+@pytest.mark.parametrize("count", [None, 0, 2])
+def test_a_retry_of_an_sdk_is_seen_on_both_spans(count: int | None) -> None:
+    """As the header that the SDK sent; a first attempt has none."""
+    retry = {"http.request.header.x-stainless-retry-count": ["2"]} if count else {}
+    client, server = _spans(make_record(sdk_retry_count=count))
+    assert client == CLIENT | {"attributes": CLIENT["attributes"] | retry}
+    assert server == SERVER | {"attributes": SERVER["attributes"] | retry}
+
+
 def test_other_providers_get_no_openai_attributes() -> None:
     """The convention expects openai.* with provider openai alone; tier auto is no tier."""
     request = RequestFacts("chat_completions", "m", service_tier="flex")
