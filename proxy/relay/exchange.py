@@ -441,10 +441,11 @@ class Exchange:
         """Body bytes as they arrived, and whether they were the last."""
         if self._doubtful is not None:
             self._doubtful += body
-            if not complete and len(self._doubtful) <= _DOUBTFUL_BYTES:
+            is_short = len(self._doubtful) <= _DOUBTFUL_BYTES  # whether or not it came in one read
+            if is_short and not complete:
                 self._client.set_deadline(self._worker.idle_ns, at_ns)
                 return
-            if complete and _USAGE_FIELD in self._doubtful:
+            if is_short and _USAGE_FIELD in self._doubtful:
                 self._ask_without_usage(at_ns)
                 return
             body = self._no_doubt()
@@ -495,9 +496,8 @@ class Exchange:
             pool.usage_refused.add(self._route.usage_key)
         body, self._unasked, self._doubtful = self._unasked or b"", None, None
         self._usage_asked = False
-        self._body = [
-            dialect.rewrite(body, self._facts, self._decision, ask_usage=False, insert_field=pool.insert_field)
-        ]
+        insert_field = dialect.insert_field(pool.insert_field)
+        self._body = [dialect.rewrite(body, self._facts, self._decision, ask_usage=False, insert_field=insert_field)]
         self._response = self._headers_ns = self._status = self._request_sent_ns = None
         self._resend_count += 1
         if upstream is not None:

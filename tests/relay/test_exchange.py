@@ -674,6 +674,79 @@ async def test_an_error_event_inside_a_stream_is_an_upstream_error():
         assert (record.end, record.status, record.error_type) == (End.UPSTREAM_ERROR, 200, "server_error")
 
 
+USAGE_REFUSED = ok(b'{"error":{"message":"Unknown parameter: stream_options"}}', status=b"400 Bad Request")
+
+
+async def test_the_field_of_an_inserted_limit_is_the_same_when_asked_once_more():
+    """A dialect that knows only `max_tokens` gets it both times, whatever the upstream's field for chats is."""
+    rule = CAP | {"max_tokens": 5, "when_absent": "insert"}  # absent counts as 16 there
+    upstream = {"insert_field": "max_completion_tokens"}
+    async with (
+        Provider(answering(USAGE_REFUSED, ok())) as provider,
+        relay({"url": provider.url} | upstream, policy=[rule]) as served,
+    ):
+        await served.ask(post(b"/v1/completions", b'{"model":"m","prompt":"p","stream":true}'))
+        sent = [orjson.loads(data.partition(b"\r\n\r\n")[2]) for _, kind, data in provider.log if kind == "received"]
+        assert [document.get("max_tokens") for document in sent] == [5, 5]
+        assert [document.get("max_completion_tokens") for document in sent] == [None, None]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ok(b'{"error":{"message":"no"}}', b"X: y", status=b"400 Bad Request"),
+        ok(b"stream_options" * 10_000, status=b"422 Unprocessable"),
+        chunked([b"x" * 70_000, b"stream_options"], status=b"400 Bad Request"),
+        ok(b"stream_options", status=b"500 Oops"),
+        ok(b"", status=b"400 Bad Request"),
+    ],
+)
+async def test_any_other_refusal_is_the_clients(answer: bytes):
+    """An error about something else, a long one, another status: passed as it is, once."""
+    async with Provider(answering(answer)) as provider, relay(provider.url) as served:
+        got = await served.ask(chat(STREAMED))
+        whole = read_message(answer)
+        assert whole is not None
+        assert (got.start, got.body) == (whole[0].start, whole[0].body)
+        record = await served.record()
+        assert (record.end, record.resend_count, record.error_type) == (End.COMPLETE, 0, whole[0].start[9:12].decode())
+
+
+async def test_a_client_that_leaves_while_a_refusal_is_read_cancels_it():
+    """Nothing was written to it yet, and nothing will be."""
+
+    async def script(link: Link) -> None:
+        await link.request()
+        await link.send(USAGE_REFUSED[:-3])
+
+    async with Provider(script) as provider, relay(provider.url) as served:
+        client = await served.connect()
+        await client.send(chat(STREAMED))
+        async with asyncio.timeout(10):
+            while not any(inner._exchange and inner._exchange._doubtful for inner in served.worker.clients):
+                await asyncio.sleep(0)
+        await client.close()
+        await provider.links[0].end()
+        assert (await served.record()).end is End.CLIENT_DISCONNECT
+
+
+async def test_a_reject_rule_and_a_body_that_cannot_be_judged_are_400():
+    """Both with the rule's header or none, and the connection goes on: the request was whole."""
+    rules = [{"name": "no", "do": "reject", "match": {"model": "bad"}}, CAP]
+    async with Provider(answering(ok())) as provider, relay(provider.url, policy=rules) as served:
+        client = await served.connect()
+        await client.send(chat({"model": "bad"}))
+        answer = await client.message()
+        refused(answer, 400, "policy_rejected", "invalid_request_error", final=True)
+        assert (answer.value(b"x-lengthwise-policy") or b"").startswith(b"rule=no; action=rejected;")
+        await client.send(post(b"/v1/chat/completions", b'{"model":"m","max_tokens":1,"max_tokens":2'))
+        refused(await client.message(), 400, "ambiguous_body", "invalid_request_error", final=True)
+        assert provider.links == []
+        await client.send(chat({"model": "m"}))
+        assert (await client.message()).body == b"ok"
+        assert [record.end for record in await served.records(3)] == [End.REJECTED, End.REJECTED, End.COMPLETE]
+
+
 # -- our own answers --------------------------------------------------------------------------------------------------
 
 
