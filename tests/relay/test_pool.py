@@ -2,14 +2,13 @@
 
 import asyncio
 import os
-import ssl
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from proxy.record import End
+from tests.support.certificates import make_certificates, server_context
 from tests.support.provider import PATIENCE_S, Link, Provider, TlsProvider, answering, ok, read_message, silent
 from tests.support.relay import Served, relay
 
@@ -243,52 +242,8 @@ async def test_both_families_of_a_name_are_tried():
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """ca.pem, and server.pem / client.pem signed by it with their keys; other.pem is another authority."""
-    folder = tmp_path_factory.mktemp("certificates")
-
-    def openssl(*words: str) -> None:
-        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
-
-    for name in ("ca", "other"):
-        openssl(
-            *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"),
-            *("-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.pem"),
-            *("-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign"),
-        )
-    for name in ("localhost", "client"):
-        openssl(
-            *("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}"),
-            *("-keyout", f"{name}.key", "-out", f"{name}.csr"),
-        )
-        (folder / f"{name}.ext").write_text(f"subjectAltName=DNS:{name}\nbasicConstraints=CA:FALSE\n")
-        openssl(
-            *(
-                "x509",
-                "-req",
-                "-in",
-                f"{name}.csr",
-                "-CA",
-                "ca.pem",
-                "-CAkey",
-                "ca.key",
-                "-CAcreateserial",
-                "-days",
-                "2",
-            ),
-            *("-extfile", f"{name}.ext", "-out", f"{name}.pem"),
-        )
-    return folder
-
-
-def server_context(folder: Path, *, client_ca: bool = False) -> ssl.SSLContext:
-    """A server that is `localhost`."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "localhost.pem", folder / "localhost.key")
-    context.set_alpn_protocols(["h2", "http/1.1"])
-    if client_ca:
-        context.load_verify_locations(folder / "ca.pem")
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
+    """See `make_certificates`."""
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 async def test_a_tls_upstream_is_verified_and_its_connection_kept(certificates: Path):
