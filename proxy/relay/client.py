@@ -154,7 +154,7 @@ class Client(asyncio.Protocol):
     def abort(self) -> None:
         """End now, answer or not."""
         if self._exchange is not None:
-            self._exchange.abort()
+            self._exchange.abort("drain")
         else:
             self._transport.abort()
 
@@ -194,7 +194,10 @@ class Client(asyncio.Protocol):
         self._worker.client_gone(self)
         self.deadline_ns = 0
         if self._exchange is not None:
-            self._exchange.client_left()
+            if exc is not None and not isinstance(exc, OSError):  # a callback of ours raised, and asyncio closed
+                self._exchange.abort("internal")
+            else:
+                self._exchange.client_left()
         elif self._raw_head and not self._closing:
             self._worker.connections_malformed += 1  # half a head, then gone
 

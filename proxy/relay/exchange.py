@@ -586,12 +586,12 @@ class Exchange:
         if blocked:
             self._blocked_since_ns = now_ns
             if self._upstream is not None:
-                self._upstream.transport.pause_reading()
+                self._upstream.pause_reading()
         elif self._blocked_since_ns:
             self._client_blocked_ns += now_ns - self._blocked_since_ns
             self._blocked_since_ns = 0
             if self._upstream is not None:
-                self._upstream.transport.resume_reading()
+                self._upstream.resume_reading()
         if self.tunnel is None:
             self._client.set_deadline(self._worker.idle_ns, now_ns)
 
@@ -630,9 +630,13 @@ class Exchange:
             blocked = bool(self._blocked_since_ns)
             self._break(End.TIMEOUT, now_ns, "client_idle_timeout" if blocked else "upstream_idle_timeout")
 
-    def abort(self) -> None:
-        """End by us, for a drain that ran out of time: without a terminator, so that it looks like what it is."""
-        self._break(End.ABORTED, monotonic_ns(), "drain")
+    def abort(self, error_type: str) -> None:
+        """End by us, without a terminator, so that it looks like what it is.
+
+        Args:
+            error_type: `drain` when that ran out of time, `internal` for a mistake of ours.
+        """
+        self._break(End.ABORTED, monotonic_ns(), error_type)
 
     def refuse(self, error: RefusalError) -> None:
         """Answer instead of the upstream, in the dialect's error envelope."""
@@ -701,7 +705,7 @@ class Exchange:
             self._client_blocked_ns += at_ns - self._blocked_since_ns
             self._blocked_since_ns = 0
             if upstream is not None:  # the next exchange on this connection is another client's
-                upstream.transport.resume_reading()
+                upstream.resume_reading()
         if upstream is not None:
             if end in _WHOLE and self._response is not None and self.tunnel is None:
                 upstream.give_back(request_sent=self._request_complete)
@@ -716,7 +720,11 @@ class Exchange:
         texts = None
         if self._observer is not None and self._status is not None and 200 <= self._status < 300:
             texts = self._observer.texts()
-        self._worker.exchange_over(self._record(end, at_ns, error_type, response, answered), texts)
+        try:
+            record: ExchangeRecord | None = self._record(end, at_ns, error_type, response, answered)
+        except Exception:  # noqa: BLE001 -- a mistake of ours costs a record, which is counted, never the client's connection
+            record = None
+        self._worker.exchange_over(record, texts)
         self._client.exchange_over(at_ns)
 
     def _record(

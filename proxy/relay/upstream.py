@@ -7,7 +7,6 @@ for, so those make the connection unfit for another request (response smuggling,
 """
 
 import asyncio
-import logging
 from time import monotonic_ns
 from typing import TYPE_CHECKING, cast
 
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from proxy.relay.pool import Pool
 
 __all__ = ["Upstream"]
-
-_log = logging.getLogger(__name__)
 
 
 def _names_websocket(headers: Headers) -> bool:
@@ -85,6 +82,16 @@ class Upstream(asyncio.Protocol):
         self.exchange = exchange
         self._to_head = to_head
 
+    def pause_reading(self) -> None:
+        """Leave the response in the socket: the client takes no more."""
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+
     def abort(self) -> None:
         """Close at once, whatever is under way: the upstream sees that nobody waits any more."""
         self.exchange = None
@@ -141,7 +148,7 @@ class Upstream(asyncio.Protocol):
         except httptools.HttpParserError as error:
             failure = self._refusal or RefusalError("upstream_reset", "The upstream's answer is not valid HTTP.")
             if self._refusal is None and error.__context__ is not None:
-                _log.error("reading a response failed", exc_info=error.__context__)
+                raise error.__context__ from None  # not the upstream's mistake but one of our callbacks
             if self._complete:
                 self._unclean, failure = True, None  # it came after the response, whole by its own framing
         if self._head is not None:
@@ -174,7 +181,9 @@ class Upstream(asyncio.Protocol):
         if exchange is None:
             return
         at_ns = monotonic_ns()
-        if exchange.tunnel is not None and exchange.tunnel.is_open:
+        if exc is not None and not isinstance(exc, OSError):  # a callback of ours raised, and asyncio closed
+            exchange.abort("internal")
+        elif exchange.tunnel is not None and exchange.tunnel.is_open:
             exchange.tunnel_closed()
         elif self.response is not None and self.response.close_delimited and exc is None:
             self._complete = True

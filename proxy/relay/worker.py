@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import ssl
+import traceback
 from collections.abc import Sequence
 from time import monotonic_ns
 from typing import Any, cast
@@ -89,10 +90,13 @@ class Worker:
         self.exchanges += 1
         self.exchanges_active += 1
 
-    def exchange_over(self, record: ExchangeRecord, texts: Sequence[str] | None) -> None:
-        """Count an exchange out, and send its record, with the texts whose tokens are to be counted."""
+    def exchange_over(self, record: ExchangeRecord | None, texts: Sequence[str] | None) -> None:
+        """Count an exchange out, and send its record, with the texts whose tokens are to be counted; None is a lost one."""
         self.exchanges_active -= 1
-        self.outbox.put(record, texts)
+        if record is None:
+            self.outbox.records_dropped += 1
+        else:
+            self.outbox.put(record, texts)
         if self.draining:
             self._loop.call_soon(self._check_idle)  # after the client decided whether to close
 
@@ -206,8 +210,19 @@ class _Control(asyncio.Protocol):
             self.init.cancel()
 
 
+def _report(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log an error that no callback caught by its type and place; its text may quote what was in our hands."""
+    error = context.get("exception")
+    if isinstance(error, OSError):
+        return  # a peer that is gone is no mistake of ours, and its exchange has its end
+    frames = traceback.extract_tb(error.__traceback__) if error is not None else []
+    place = f"{frames[-1].name}, line {frames[-1].lineno}" if frames else "unknown place"
+    _log.error("internal error: %s in %s", type(error).__name__, place)
+
+
 async def _serve(control_fd: int) -> None:
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_report)
     _, control = await loop.create_connection(_Control, sock=socket.socket(fileno=control_fd))
     loop.add_signal_handler(signal.SIGTERM, control.leave.set)
     # A terminal's Ctrl-C reaches the whole process group; the supervisor decides what it means.

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proxy.record import Action, End, ExchangeRecord
+from proxy.relay.exchange import Exchange
 from tests.support.provider import (
     EVENT_STREAM,
     ID,
@@ -1281,3 +1282,39 @@ async def test_invariant_6_a_body_that_a_rule_cannot_judge_passes_only_where_non
         assert provider.links == []
         assert (await served.ask(post(b"/v1/chat/completions", body))).status == 200
         assert provider.links[0].received.endswith(b"\r\n\r\n" + body)
+
+
+# -- mistakes of ours -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["request_end", "response_head", "response_data"])
+async def test_a_mistake_of_ours_ends_one_exchange_as_aborted(monkeypatch: pytest.MonkeyPatch, method: str):
+    """A callback that raises closes both sides at once; one record says internal, and the next exchange is served."""
+
+    def raises(*_: object) -> None:
+        raise LookupError("sk-secret")
+
+    async with Provider(answering(ok())) as provider, relay(provider.url) as served:
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        with monkeypatch.context() as patch:
+            patch.setattr(Exchange, method, raises)
+            client = await served.connect()
+            await client.send(chat(STREAMED))
+            await client.end()
+        record = await served.record()
+        assert (record.end, record.error_type) == (End.ABORTED, "internal")
+        assert (await served.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")).status == 200
+        await served.settled()
+
+
+async def test_a_record_that_cannot_be_made_is_counted_and_the_client_served(monkeypatch: pytest.MonkeyPatch):
+    """The answer is whole, and the loss is seen."""
+
+    def raises(*_: object) -> None:
+        raise LookupError
+
+    monkeypatch.setattr(Exchange, "_record", raises)
+    async with Provider(answering(ok())) as provider, relay(provider.url) as served:
+        assert (await served.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")).status == 200
+        await served.settled()
+        assert served.worker.outbox.records_dropped == 1
