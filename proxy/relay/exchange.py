@@ -254,7 +254,10 @@ class Exchange:
             raise RefusalError("ambiguous_body", f"A policy on this route cannot judge this body: {facts.degraded}.")
         decision = decide(facts, origin, worker.policies, worker.live, now_unix_s)
         insert_field = dialect.insert_field(pool.insert_field)
-        if decision.action is Action.INSERTED:
+        named = (
+            pool.upstream.insert_field != "auto"
+        )  # the one field that this upstream reads, so a cap is always set there
+        if decision.action is Action.INSERTED or (named and decision.action is Action.CAPPED):
             decision = decision._replace(limit_field=insert_field)
         self._decision = decision
         if decision.action is Action.REJECTED:

@@ -493,6 +493,27 @@ async def test_a_client_that_leaves_after_the_terminal_event_has_had_its_answer(
         assert (record.end, record.cut, record.output_tokens, record.error_type) == (End.COMPLETE, False, 7, None)
 
 
+async def test_a_client_that_leaves_at_the_terminal_event_had_a_whole_answer():
+    """The official client closes at [DONE]: the record says complete, the upstream that has not ended is cancelled."""
+
+    async def script(link: Link) -> None:
+        await link.request()
+        if link.number:
+            await link.send(ok(b"second"))
+            return
+        events = chunked(sse(CHUNK, STOP, b"[DONE]"), EVENT_STREAM, b"Keep-Alive: timeout=900")
+        await link.send(events.removesuffix(b"0\r\n\r\n"))
+
+    async with Provider(script) as provider, relay(provider.url) as served:
+        client = await served.connect()
+        await client.send(chat(STREAMED))
+        await client.has(b"[DONE]")
+        await client.close()
+        await provider.links[0].end()
+        assert (await served.record()).end is End.COMPLETE
+        assert (await served.ask(chat(STREAMED))).body == b"second"
+
+
 async def test_a_client_that_only_half_closes_is_leaving():
     """FIN while an answer is due is leaving, as documented."""
     async with Provider(silent) as provider, relay(provider.url) as served:
@@ -1318,3 +1339,19 @@ async def test_a_record_that_cannot_be_made_is_counted_and_the_client_served(mon
         assert (await served.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")).status == 200
         await served.settled()
         assert served.worker.outbox.records_dropped == 1
+
+
+async def test_invariant_6_a_cap_is_set_in_the_field_that_a_named_upstream_reads():
+    """Ollama ignores `max_completion_tokens`: where `insert_field` is named, a cap stands there too."""
+    async with (
+        Provider(answering(ok())) as provider,
+        relay({"url": provider.url, "insert_field": "max_tokens"}, policy=[CAP]) as served,
+    ):
+        await served.ask(chat({"model": "m", "max_completion_tokens": 500}))
+        sent = provider.links[0].received
+        assert orjson.loads(sent[sent.index(b"\r\n\r\n") :]) == {
+            "model": "m",
+            "max_completion_tokens": 100,
+            "max_tokens": 100,
+        }
+        assert (await served.record()).decision.limit_field == "max_tokens"
