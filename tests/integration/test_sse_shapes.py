@@ -21,7 +21,7 @@ import pytest
 from proxy.record import End
 from tests.support.provider import Provider, Wire, split_head
 from tests.support.relay import relay
-from tests.support.shapes import EXTRA_MARK, SHAPES, Shape, chat, in_bits, recorded, sending
+from tests.support.shapes import SHAPES, Shape, chat, in_bits, recorded, sending, wanted
 
 PATHS = {"chat_completions": "/v1/chat/completions", "messages": "/v1/messages", "responses": "/v1/responses"}
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -32,13 +32,6 @@ MODES = [
     pytest.param("inject", False, id="injected"),
     pytest.param("inject", True, id="injected, asked for usage"),
 ]
-
-
-def wanted(shape: Shape, usage: str, *, asked: bool) -> list[bytes]:
-    """What the client gets: the provider's own, less the usage event that only Lengthwise asked for."""
-    if usage == "observe" or asked:
-        return shape.pieces(chat(asked=asked))
-    return shape.pieces(chat(asked=True), without=None if shape.uncut else EXTRA_MARK)
 
 
 # -- bytes ------------------------------------------------------------------------------------------------------------

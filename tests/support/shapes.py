@@ -215,29 +215,42 @@ def asks(body: bytes) -> bool:
     return bool(options.get("include_usage"))
 
 
-def sending(shape: Shape, pieces: Callable[[bool], list[bytes]], heard: asyncio.Event) -> Script:
-    """Answers each request with the pieces for (asked for usage), one chunk each, and ends as the shape does.
+def wanted(shape: Shape, usage: str, *, asked: bool) -> list[bytes]:
+    """What the client of a chat completion gets: the provider's own, less the usage event that only Lengthwise asked for."""
+    if usage == "observe" or asked:
+        return shape.pieces(chat(asked=asked))
+    return shape.pieces(chat(asked=True), without=None if shape.uncut else EXTRA_MARK)
+
+
+async def answer(link: Link, shape: Shape, pieces: list[bytes], heard: asyncio.Event) -> bool:
+    """Sends a stream, one chunk for each piece, and ends it as the shape does; False when the connection is over.
 
     A reset waits until `heard`, because it may overtake what was sent before it.
     """
+    lines = [b"HTTP/1.1 200 OK", EVENT_STREAM, b"Transfer-Encoding: chunked"]
+    if shape.coding:
+        lines.append(b"Content-Encoding: " + shape.coding.encode())
+    await link.send(b"\r\n".join(lines) + b"\r\n\r\n")
+    for piece in pieces:
+        await link.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+    if shape.ending == "whole":
+        await link.send(b"0\r\n\r\n")
+        return True
+    if shape.ending == "reset":
+        await heard.wait()
+        await link.reset()
+    else:
+        await link.fin()
+    return False
+
+
+def sending(shape: Shape, pieces: Callable[[bool], list[bytes]], heard: asyncio.Event) -> Script:
+    """Answers each request with the pieces for (asked for usage)."""
 
     async def script(link: Link) -> None:
         while True:
             request = await link.request()
-            lines = [b"HTTP/1.1 200 OK", EVENT_STREAM, b"Transfer-Encoding: chunked"]
-            if shape.coding:
-                lines.append(b"Content-Encoding: " + shape.coding.encode())
-            await link.send(b"\r\n".join(lines) + b"\r\n\r\n")
-            for piece in pieces(asks(request.body)):
-                await link.send(b"%x\r\n%b\r\n" % (len(piece), piece))
-            if shape.ending == "whole":
-                await link.send(b"0\r\n\r\n")
-                continue
-            if shape.ending == "reset":
-                await heard.wait()
-                await link.reset()
-            else:
-                await link.fin()
-            return
+            if not await answer(link, shape, pieces(asks(request.body)), heard):
+                return
 
     return script
