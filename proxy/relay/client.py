@@ -148,8 +148,8 @@ class Client(asyncio.Protocol):
 
     def drain(self) -> None:
         """No further request: idle connections close now, busy ones after their answer."""
-        if self._exchange is None and not self._raw_head and not self._held:
-            self._transport.close()
+        if self._exchange is None and not self._raw_head and (self._blocked or not self._held):
+            self._close(monotonic_ns())  # a client that has not taken its answer yet may go on taking it
 
     def abort(self) -> None:
         """End now, answer or not."""

@@ -137,7 +137,7 @@ async def test_an_idle_connection_that_stirs_is_given_up(what: str):
 
     async def script(link: Link) -> None:
         await link.request()
-        await link.send(ok(b"%d" % link.number))
+        await link.send(ok(b"%d" % link.number, b"Keep-Alive: timeout=900"))  # it does not expire meanwhile
         if not link.number:
             await go.wait()
             if what == "bytes":

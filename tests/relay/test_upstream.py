@@ -163,10 +163,11 @@ async def test_a_chunk_that_cannot_be_understood_breaks_the_answer(tail: bytes):
         assert (await served.record()).end is End.BROKEN
 
 
+KEPT = b"Keep-Alive: timeout=900"  # so that nothing expires while a test waits
 WHOLE = {
-    "fixed": ok(b"ok"),
-    "chunked": chunked([b"ok"]),
-    "204": b"HTTP/1.1 204 No Content\r\n\r\n",
+    "fixed": ok(b"ok", KEPT),
+    "chunked": chunked([b"ok"], KEPT),
+    "204": b"HTTP/1.1 204 No Content\r\n%b\r\n\r\n" % KEPT,
 }
 
 
@@ -201,7 +202,9 @@ async def test_bytes_behind_an_answer_to_head_cost_the_connection():
 
     async def script(link: Link) -> None:
         await link.request()
-        await link.send(ok(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison") if not link.number else ok(b"second"))
+        await link.send(
+            ok(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison", KEPT) if not link.number else ok(b"second")
+        )
 
     async with Provider(script) as provider, relay(provider.url) as served:
         client = await served.connect()

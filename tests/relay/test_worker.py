@@ -89,6 +89,27 @@ async def test_invariant_11_drain_waits_until_a_slow_client_has_its_answer():
         assert (await served.record()).end is End.COMPLETE
 
 
+async def test_invariant_11_drain_waits_for_a_client_that_has_not_taken_its_answers():
+    """Answers that are over and still here, behind them requests that will not be answered: the former arrive whole."""
+    size = 100_000
+    async with Provider(answering(ok(b"x" * size))) as provider, relay(provider.url) as served:
+        client = await served.connect(receive_buffer_bytes=65536)
+        await client.stop_reading()
+        await client.send(GET * 400)
+        async with asyncio.timeout(PATIENCE_S):
+            before = -1
+            while before != served.worker.exchanges or served.worker.exchanges_active or not before:
+                before = served.worker.exchanges
+                await asyncio.sleep(0.05)
+        draining = asyncio.create_task(served.worker.drain(PATIENCE_S))
+        await asyncio.sleep(0)
+        client.read()
+        assert await client.end() == "fin"
+        await draining
+        assert len([await client.message() for _ in range(before)]) == before < 400
+        assert client.taken == len(client.received)
+
+
 async def test_drain_answers_the_last_request_and_says_that_it_was_the_last():
     """A request that begins while we leave is answered, with `Connection: close`."""
     go = asyncio.Event()
