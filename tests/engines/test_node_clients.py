@@ -106,4 +106,4 @@ async def test_every_shape_is_to_the_client_what_it_is_directly(
     assert len(direct["LF"]["objects"]) > 3
     assert direct["LF"]["error"] is None
     failed = [name for name in SHAPES if direct[name]["error"] or "error" in json.dumps(direct[name]["objects"])]
-    assert {"error", "reset within an event", "closed between events"} <= set(failed)
+    assert {"error with its name", "reset within an event", "closed between events"} <= set(failed)
