@@ -19,8 +19,8 @@ def _installed(part: str, name: str) -> Path:
     return found
 
 
-def _tiny_model(part: str, target: Path) -> Path:
-    script = Path(__file__).with_name("tiny_model.py")
+def _tiny_model(part: str, target: Path, script_name: str = "tiny_model.py") -> Path:
+    script = Path(__file__).with_name(script_name)
     subprocess.run([_installed(part, "python"), script, target], check=True, capture_output=True)
     return target
 
@@ -39,6 +39,22 @@ def transformers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[parts.Eng
     """The server that comes with transformers."""
     serve, home = _installed("transformers", "transformers"), tmp_path_factory.mktemp("transformers")
     with parts.transformers_serve(serve, _tiny_model("transformers", home / "tiny"), home) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def guidellm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[parts.Engine]:
+    """The mock server that comes with guidellm."""
+    serve = _installed("guidellm", "guidellm")
+    with parts.guidellm(serve, tmp_path_factory.mktemp("guidellm")) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def llama_cpp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[parts.Engine]:
+    """The server that comes with llama-cpp-python."""
+    python, home = _installed("llama", "python"), tmp_path_factory.mktemp("llama")
+    with parts.llama_cpp(python, _tiny_model("llama", home / "tiny.gguf", "tiny_gguf.py"), home) as engine:
         yield engine
 
 

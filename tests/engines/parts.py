@@ -186,6 +186,28 @@ def transformers_serve(command: Path, model: Path, folder: Path) -> Iterator[Eng
 
 
 @contextlib.contextmanager
+def guidellm(command: Path, folder: Path) -> Iterator[Engine]:
+    """The mock server that comes with guidellm: the same words to everybody, one token for each event."""
+    port = free_port()
+    arguments = [str(command), "mock-server", "--host", "127.0.0.1", "--port", str(port), "--model", "gpt-4o"]
+    arguments += ["--ttft-ms", "30", "--itl-ms", "3", "--output-tokens", "16"]
+    url = f"http://127.0.0.1:{port}"
+    with running(arguments, ready_url=f"{url}/health", folder=folder, env=OFFLINE):
+        yield Engine("guidellm", url, "gpt-4o")
+
+
+@contextlib.contextmanager
+def llama_cpp(command: Path, model: Path, folder: Path) -> Iterator[Engine]:
+    """The server that comes with llama-cpp-python."""
+    port = free_port()
+    arguments = [str(command), "-m", "llama_cpp.server", "--model", str(model), "--model_alias", "tiny"]
+    arguments += ["--host", "127.0.0.1", "--port", str(port), "--n_ctx", "512", "--n_threads", "1"]
+    url = f"http://127.0.0.1:{port}"
+    with running(arguments, ready_url=f"{url}/v1/models", folder=folder, env=OFFLINE):
+        yield Engine("llama_cpp", url, "tiny")
+
+
+@contextlib.contextmanager
 def phoenix(command: Path, folder: Path) -> Iterator[Phoenix]:
     """Arize Phoenix with an empty database."""
     port, grpc_port = free_port(), free_port()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -89,13 +90,13 @@ def test_the_official_client_returns_the_same_objects_as_without_lengthwise(
     assert (direct.exchange_id, direct.policy, through.policy) == (None, None, None)
 
 
-def test_without_asking_for_usage_not_even_a_fingerprint_moves(engine: Engine) -> None:
+def test_without_asking_for_usage_not_even_a_fingerprint_moves(engine: Engine, tmp_path: Path) -> None:
     """With `usage: observe` a stream is what it is without Lengthwise; tokens are the engine's where it tells them, else estimated."""
     observing = settings(engine)
     observing["upstreams"][0]["usage"] = "observe"
     way = {"stream": True, "max_tokens": CUT}
     direct = ask(f"{engine.url}/v1", **request(engine, way))
-    with serving(observing) as served:
+    with serving(observing, env={"TIKTOKEN_CACHE_DIR": str(tmp_path)}) as served:
         through = ask(served.base_url, **request(engine, way))
         row = row_of(served, through)
     assert (through.objects, through.text) == (direct.objects, direct.text)
