@@ -1,7 +1,9 @@
 """Heads as they are read, filtered and written; chunked bodies and where they end."""
 
+import sys
 from itertools import pairwise
 
+import httptools
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -487,3 +489,89 @@ def test_a_client_that_sends_a_chunk_with_each_write_is_not_refused():
     reader = ChunkedReader(1000)
     for _ in range(10_000):
         assert reader.feed(chunk(b"some words")) == (b"some words", b"")
+
+
+def test_a_chunk_of_line_ends_is_read_as_a_whole():
+    """Content is sliced by its length: a chunk of a million line ends is no work for each of them."""
+    calls = 0
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event in {"call", "c_call"}
+
+    reader, content = ChunkedReader(1000), b"\n" * 1_000_000
+    data = chunk(content) + LAST_CHUNK
+    sys.setprofile(count)
+    try:
+        fed = reader.feed(data)
+    finally:
+        sys.setprofile(None)
+    assert (fed, reader.complete, calls < 100) == ((content, b""), True, True)
+
+
+def test_a_line_that_never_ends_is_refused_even_byte_by_byte():
+    """What is held of an unfinished line is bounded by itself."""
+    reader = ChunkedReader(1000)
+    assert [reader.feed(byte) for byte in (b"1", b";", *[b"x"] * 998)] == [(b"", b"")] * 1000
+    with pytest.raises(RefusalError):
+        reader.feed(b"x")
+
+
+class _Llhttp:
+    """The other reader of chunked bodies at hand."""
+
+    def __init__(self) -> None:
+        self.body = b""
+        self._parser = httptools.HttpRequestParser(self)
+        self._parser.feed_data(b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n")
+
+    def on_body(self, data: bytes) -> None:
+        """A piece of content."""
+        self.body += data
+
+    def feed(self, data: bytes) -> bytes:
+        """Content so far."""
+        self._parser.feed_data(data)
+        return self.body
+
+
+_FRAMING = st.sampled_from(
+    [
+        b"\r\n",
+        b"1\r\na\r\n",
+        b"2",
+        b"0",
+        b"A",
+        b"\n",
+        b"\r",
+        b";",
+        b"=",
+        b'"',
+        b"\\",
+        b" ",
+        b"\t",
+        b"x",
+        b":",
+        b"\0",
+        b"0\r\n",
+    ]
+)
+
+
+@given(
+    st.lists(_FRAMING, max_size=8), st.sampled_from([b"0\r\n\r\n", b"\r\n\r\n", b"\r\n0\r\n\r\n"]), st.integers(1, 30)
+)
+@example([b"2", b";", b"x", b"=", b'"', b" ", b"\\", b'"', b'"', b"\r\n", b"xx"], b"\r\n0\r\n\r\n", 30)
+@example([b"0\r\n", b"x", b":", b" ", b"\t", b'"'], b"\r\n\r\n", 1)
+def test_what_is_accepted_has_one_meaning(parts: list[bytes], tail: bytes, step: int):
+    """Whatever passes, in any segments, llhttp reads as the same content."""
+    data = b"".join(parts) + tail
+    reader, body, rest, at = ChunkedReader(10_000), b"", b"", 0
+    try:
+        while at < len(data) and not reader.complete:
+            piece, rest = reader.feed(data[at : at + step])
+            body, at = body + piece, min(at + step, len(data))
+    except RefusalError:
+        return
+    if reader.complete:
+        assert _Llhttp().feed(data[: at - len(rest)]) == body
