@@ -12,6 +12,7 @@ from pathlib import Path
 
 from proxy import __version__, settings
 from proxy.errors import SettingsError
+from proxy.policy.rules import PolicySet
 
 __all__ = ["main"]
 
@@ -21,6 +22,16 @@ them; spans and metrics say what was asked for, what came and when; rules may lo
 """
 
 
+_FLAGS = {
+    "listen": ("HOST:PORT", "where applications connect; port 0: any free one"),
+    "admin": ("HOST:PORT", "health, metrics and status"),
+    "upstream": ("URL", "the provider, such as https://api.openai.com"),
+    "policies": ("FILE", "rules"),
+    "ledger": ("FILE", "SQLite file for the records; none: no ledger"),
+    "workers": ("N", "relay processes, or auto"),
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="lengthwise", description=_DESCRIPTION)
@@ -28,24 +39,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     serve = commands.add_parser("serve", help="run the proxy", description="Run the proxy until SIGTERM or Ctrl-C.")
-    serve.add_argument(
-        "--config", type=Path, metavar="FILE", help="settings; default: ./lengthwise.yaml where it exists"
-    )
-    serve.add_argument("--listen", metavar="HOST:PORT", help="where applications connect; port 0: any free one")
-    serve.add_argument("--admin", metavar="HOST:PORT", help="health, metrics and status")
-    serve.add_argument("--upstream", metavar="URL", help="the provider, such as https://api.openai.com")
-    serve.add_argument("--policies", metavar="FILE", help="rules")
-    serve.add_argument("--ledger", metavar="FILE", help="SQLite file for the records; none: no ledger")
-    serve.add_argument("--workers", metavar="N", help="relay processes, or auto")
     serve.set_defaults(run=_serve)
-
     check = commands.add_parser(
         "check",
         help="check settings and policies",
         description="Report every mistake of the configuration at once, each with its key path. Exit 2 if there is one.",
     )
-    check.add_argument("--config", type=Path, metavar="FILE", help="as for serve")
     check.set_defaults(run=_check)
+    for command in (serve, check):
+        command.add_argument(
+            "--config", type=Path, metavar="FILE", help="settings; default: ./lengthwise.yaml where it exists"
+        )
+        for name, (metavar, text) in _FLAGS.items():
+            command.add_argument(f"--{name}", metavar=metavar, help=text)
 
     fetch = commands.add_parser(
         "fetch-encodings",
@@ -85,17 +91,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+def _load(arguments: argparse.Namespace) -> tuple[settings.Settings, PolicySet]:
+    loaded, policies, warnings = settings.load(
+        arguments.config, {name: getattr(arguments, name) for name in _FLAGS}, os.environ
+    )
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return loaded, policies
+
+
 def _serve(arguments: argparse.Namespace) -> int:
     from proxy import supervisor  # noqa: PLC0415 -- `check` needs no processes
 
-    flags = {
-        name: getattr(arguments, name) for name in ("listen", "admin", "upstream", "policies", "ledger", "workers")
-    }
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        loaded, policies, warnings = settings.load(arguments.config, flags, os.environ)
-        for warning in warnings:
-            print(f"warning: {warning}", file=sys.stderr)
+        loaded, policies = _load(arguments)
         supervisor.run(loaded, policies, lambda line: print(line, flush=True))
     except SettingsError as error:
         return _report(error)
@@ -107,11 +117,9 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     try:
-        loaded, policies, warnings = settings.load(arguments.config, {}, os.environ)
+        loaded, policies = _load(arguments)
     except SettingsError as error:
         return _report(error)
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
     print(f"ok: {len(loaded.upstreams)} upstream(s), {len(policies.rules)} rule(s)")
     return 0
 

@@ -167,7 +167,7 @@ class ResponseFacts(NamedTuple):
     """First visible answer token: generated and not reasoning."""
     last_token_ns: int | None = None
     end_ns: int | None = None
-    """Last body byte, or the moment of the end when the body never ended."""
+    """Last body byte that arrived; the moment of the end when none did."""
     max_gap_ns: int | None = None
     """Longest pause between two reads of a streamed body."""
     checkpoints: tuple[tuple[int, int], ...] = ()
@@ -271,7 +271,7 @@ class ExchangeRecord(NamedTuple):
 
     @property
     def e2e_s(self) -> float | None:
-        """Start to last byte, or to the end when the body never ended."""
+        """Start to the last byte that arrived, also of an answer that broke off; `duration_s` has the wait after it."""
         return self._since_start_s(self.response.end_ns)
 
     @property

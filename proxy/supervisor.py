@@ -49,8 +49,9 @@ _LOOK_S = 1.0
 """Between two looks at the policies file."""
 _RECORDER_START_S = 5.0
 """The recorder's first start takes about one second, mostly imports."""
-_SUPERVISORS = {signal.SIGINT, signal.SIGHUP}
-"""A terminal sends them to the whole process group, the children included; what they mean is for us to say."""
+_SUPERVISORS = {signal.SIGINT, signal.SIGHUP, signal.SIGTERM}
+"""A terminal and a service manager send them to the whole process group, the children included; what they mean is for us
+to say, by the control socket: a recorder that left at once would miss what the workers still have to tell."""
 _ADMIN_HEAD_BYTES = 8192
 _HEAD = re.compile(
     rb"[A-Z]+ /[\w./%~-]*(?:\?[!-~]*)? HTTP/1\.[01]\r\n(?:[\w!#$%&'*+.^`|~-]+:[\t -~\x80-\xff]*\r\n)*\r\n", re.ASCII
@@ -95,8 +96,7 @@ class _Child:
     def leave(self) -> None:
         """Tell it to drain or flush and exit."""
         self._leaving.set()
-        if self.process is not None and self.process.returncode is None:
-            self.process.terminate()
+        self.send({"leave": True})
 
     def kill(self) -> None:
         """End it now."""
@@ -126,10 +126,10 @@ class _Child:
             except OSError:
                 ours.close()
                 raise
-        if self._leaving.is_set():
-            self.process.terminate()  # whoever said so found no process yet
         reader, self._writer = await asyncio.open_connection(sock=ours, limit=2**20)
         self.send({"init": self._init()})
+        if self._leaving.is_set():
+            self.send({"leave": True})  # whoever said so found no process yet
         try:
             async for line in reader:
                 self.heartbeat_s = time.monotonic()
@@ -173,6 +173,7 @@ class _Supervisor:
         """The policies file as it was last read; () before, so that a change since the start's reading is seen too."""
         self._policies_seen: _Stamp | None = ()
         self.leaving = asyncio.Event()
+        self._hurried = False
         self._directory = directory
         self._intake = _unix_listener(f"{directory}/intake")
         self._admin = _unix_listener(f"{directory}/admin")
@@ -269,14 +270,19 @@ class _Supervisor:
             await asyncio.wait([leaving], timeout=0.01)
 
     def stop(self) -> None:
-        """The first signal drains; each further one ends at once what is still being waited for."""
+        """The first signal drains; the second ends running answers now, with their records; a third waits for nothing."""
         if not self.leaving.is_set():
+            _log.info("leaving once running answers have ended")
             self.leaving.set()
             return
         late = [worker for worker in self.workers if not worker.task.done()] or [self.recorder]
         _log.warning("told again to leave: not waiting for %s", ", ".join(child.name for child in late))
         for child in late:
-            child.kill()
+            if self._hurried or child is self.recorder:
+                child.kill()
+            else:
+                child.send({"hurry": True})
+        self._hurried = True
 
     async def leave(self) -> None:
         """Drain the workers, then let the recorder flush what they sent last."""

@@ -130,7 +130,7 @@ def test_the_module_is_the_command() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["sing"], ["--verbose"], ["serve", "--polices", "a"], ["check", "--listen", "a:1"], ["serve", "a"]],
+    [[], ["sing"], ["--verbose"], ["serve", "--polices", "a"], ["check", "--listne", "a:1"], ["serve", "a"]],
 )
 def test_a_wrong_call_is_a_usage_error(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     """Exit code 2, and how it is called on stderr."""
@@ -239,5 +239,5 @@ def test_fetching_encodings_without_a_network_fails_and_says_why(
     for arguments in ([], ["--dir", str(folder / "vocabularies")]):
         code, out, err = ended(capsys, "fetch-encodings", *arguments)
         assert (code, out, err.count("\n")) == (1, "", 1)
-        assert err.startswith("lengthwise: o200k_base could not be fetched: ")
+        assert err.startswith("lengthwise: o200k_base could not be fetched into ")
     assert list(folder.iterdir()) == []

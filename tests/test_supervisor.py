@@ -659,6 +659,20 @@ async def test_a_second_signal_ends_the_drain(number: signal.Signals) -> None:
         assert await asyncio.to_thread(served.process.wait, 60) == 0
         assert "told again to leave: not waiting for worker 0" in served.log
         assert "Traceback" not in served.log
+        (row,) = served.rows(1)
+        assert (row["end"], row["error_type"]) == ("aborted", "drain")
+
+
+async def test_a_signal_to_the_whole_group_drains_like_one_to_the_supervisor() -> None:
+    """As systemd sends SIGTERM: the stream arrives whole, its record is kept, and nothing is restarted meanwhile."""
+    async with simulating(make_app(PACED)) as url, serving_async({"upstreams": [{"name": "s", "url": url}]}) as served:
+        async with streaming(served, 60) as answer:
+            os.killpg(served.process.pid, signal.SIGTERM)
+            assert b"[DONE]" in await answer.content.read()
+        assert await asyncio.to_thread(served.process.wait, 60) == 0
+        (row,) = served.rows(1)
+        assert row["end"] == "complete"
+        assert "restarting" not in served.log
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -696,7 +710,7 @@ async def test_children_that_are_only_being_started_leave_too(tmp_path: Path, ca
         await asyncio.sleep(0)  # each child's task has asked for its process
         assert [child.process for child in (*started.workers, started.recorder)] == [None, None]
         await started.leave()
-        assert [child.process.returncode for child in started.workers] == [-signal.SIGTERM]
+        assert [child.process.returncode for child in started.workers] == [0]
         for sock in (started._intake, started._admin):
             sock.close()
     assert caplog.messages == []

@@ -306,7 +306,7 @@ def _print_next(folder: Path | None) -> None:
 The provider was simulated; lengths and paces are settings of `lengthwise simulate`.
 With a real one:
 
-    lengthwise serve --upstream https://api.openai.com
+    make serve ARGS="--upstream https://api.openai.com"
 
     from openai import OpenAI
     client = OpenAI(base_url="http://127.0.0.1:8080/v1")  # the one line that changes

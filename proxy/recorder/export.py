@@ -65,7 +65,7 @@ class ExportCounts:
             return
         self._logged_s = now_s
         log.warning(
-            "OTLP export of %s fails (%s): %d failed, %d dropped so far; traffic is not affected",
+            "OTLP export of %s fails (%s), see OTEL_EXPORTER_OTLP_ENDPOINT: %d failed, %d dropped so far; traffic is not affected",
             self.signal,
             self.last_failure or "no reason given",
             self.failed,

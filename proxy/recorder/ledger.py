@@ -144,12 +144,12 @@ class Ledger:
             os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
             self._connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
         except (OSError, sqlite3.Error) as error:
-            raise LedgerError(f"the ledger cannot be opened: {_reason(error)}") from error
+            raise LedgerError(f"the ledger {path} cannot be opened (ledger.path): {_reason(error)}") from error
         try:
             self._prepare()
         except sqlite3.Error as error:
             self._connection.close()
-            raise LedgerError(f"the ledger cannot be opened: {_reason(error)}") from error
+            raise LedgerError(f"the ledger {path} cannot be opened (ledger.path): {_reason(error)}") from error
         except LedgerError:
             self._connection.close()
             raise

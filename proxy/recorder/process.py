@@ -1,7 +1,7 @@
 """The recorder process: composes intake, spans, metrics, ledger and admin, and ends in time.
 
 Layer: recorder. Nothing here may end it but the supervisor: a collector, a ledger or a record that fails is counted and
-shown in `/status`. It leaves on SIGTERM or when the control channel closes, within 3 seconds whatever the collector does:
+shown in `/status`. It leaves when it is told so, on SIGTERM or when the control channel closes, within 3 seconds whatever the collector does:
 first for what workers still hand over, the rest for the export of what is queued.
 
 Source: ARCHITECTURE.md 3, 5.7, 5.8, 7 "Admin".
@@ -234,7 +234,10 @@ async def _obey(reader: asyncio.StreamReader, recorder: Recorder, leave: asyncio
     try:
         while line := await reader.readline():
             with contextlib.suppress(orjson.JSONDecodeError, LookupError, TypeError):
-                recorder.policy = orjson.loads(line)["policy"]
+                message = orjson.loads(line)
+                if "leave" in message:
+                    break
+                recorder.policy = message["policy"]
     except (OSError, ValueError):
         log.warning("the control channel broke")
     leave.set()

@@ -92,7 +92,10 @@ def fetch(where: Path) -> list[Path]:
         try:
             _encoding(name, where)
         except (OSError, ValueError) as error:  # what `requests` raises is an OSError
-            raise FetchError(f"{name} could not be fetched: {error}") from error
+            raise FetchError(
+                f"{name} could not be fetched into {where} ({type(error).__name__}). "
+                "On a machine that is online run the command with --dir, and copy that folder here."
+            ) from error
     return [where / vocabulary.file_name for vocabulary in _VOCABULARIES.values()]
 
 

@@ -1,14 +1,13 @@
 """One relay worker: the listening socket, the connections, the counters, and its ties to supervisor and recorder.
 
 Layer: relay. Started by the supervisor as `python -m proxy.relay --control FD`; everything it needs comes as the first
-line of that socket. SIGTERM, or the end of the socket, drains it.
+line of that socket. `leave`, or the end of the socket, drains it; it inherits a mask against the signals of a terminal.
 """
 
 import asyncio
 import gc
 import logging
 import os
-import signal
 import socket
 import ssl
 import traceback
@@ -84,6 +83,8 @@ class Worker:
         self._server: asyncio.Server | None = None
         self._ticks = 0
         self._idle = asyncio.Event()
+        self.hurry = asyncio.Event()
+        """Set to end a drain before its time."""
 
     def exchange_begun(self) -> None:
         """Count an exchange in."""
@@ -147,10 +148,12 @@ class Worker:
             client.drain()
         self._check_idle()
         if not self._idle.is_set():
-            try:
-                await asyncio.wait_for(self._idle.wait(), drain_s)
-            except TimeoutError:
-                _log.warning("drain timed out; %d exchanges are aborted", self.exchanges_active)
+            waits = [self._loop.create_task(event.wait()) for event in (self._idle, self.hurry)]
+            await asyncio.wait(waits, timeout=drain_s, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+            if self.exchanges_active:
+                _log.warning("not waiting any longer: %d exchanges are aborted", self.exchanges_active)
         for client in tuple(self.clients):
             client.abort()
         for pool in self.pools:
@@ -201,6 +204,10 @@ class _Control(asyncio.Protocol):
             elif "policy" in message and self.worker is not None:
                 # One reference: an exchange reads it once, so it is judged by one version.
                 self.worker.policies = rules.parse(message["policy"])
+            elif "leave" in message:
+                self.leave.set()
+            elif "hurry" in message and self.worker is not None:
+                self.worker.hurry.set()
             elif "policy" in message:
                 self.init.result()["policy"] = message["policy"]  # reloaded while this process starts
 
@@ -224,9 +231,6 @@ async def _serve(control_fd: int) -> None:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_report)
     _, control = await loop.create_connection(_Control, sock=socket.socket(fileno=control_fd))
-    loop.add_signal_handler(signal.SIGTERM, control.leave.set)
-    # A terminal's Ctrl-C reaches the whole process group; the supervisor decides what it means.
-    loop.add_signal_handler(signal.SIGINT, lambda: None)
     init = await control.init
     settings = from_json(orjson.dumps(init["settings"]))
     worker: Worker | None = None
