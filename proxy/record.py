@@ -326,15 +326,19 @@ class ExchangeRecord(NamedTuple):
 
     @property
     def utilization(self) -> float | None:
-        """Output tokens / forwarded limit, for one choice."""
+        """Output tokens / forwarded limit, for one choice of an answer that came whole."""
         limit, tokens = self.decision.forwarded_max_tokens, self.output_tokens
-        return tokens / limit if limit and tokens is not None and self.request.choices == 1 else None
+        return tokens / limit if limit and tokens is not None and self._is_one_whole else None
 
     @property
     def slack_tokens(self) -> int | None:
-        """Forwarded limit - output tokens, for one choice."""
+        """Forwarded limit - output tokens, for one choice of an answer that came whole."""
         limit, tokens = self.decision.forwarded_max_tokens, self.output_tokens
-        return limit - tokens if limit is not None and tokens is not None and self.request.choices == 1 else None
+        return limit - tokens if limit is not None and tokens is not None and self._is_one_whole else None
+
+    @property
+    def _is_one_whole(self) -> bool:
+        return self.request.choices == 1 and self.end is End.COMPLETE
 
     @property
     def checkpoints_s(self) -> tuple[tuple[int, float], ...]:

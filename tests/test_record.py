@@ -259,3 +259,10 @@ def test_a_line_with_a_stray_value_inside_is_no_record(name):
     values[ExchangeRecord._fields.index(name)].append("stray")
     with pytest.raises((TypeError, ValueError)):
         from_line(values)
+
+
+def test_an_answer_that_did_not_come_whole_used_no_share_of_its_limit():
+    """How much of the limit it would have used is unknown."""
+    record = make_record(end=End.CLIENT_DISCONNECT)
+    assert (make_record().utilization, make_record().slack_tokens) == (0.25, 384)
+    assert (record.utilization, record.slack_tokens) == (None, None)

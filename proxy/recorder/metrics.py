@@ -216,11 +216,10 @@ class Metrics:
             self._first_token.record(record.ttft_s, paced, context)
         if record.tpot_s is not None:
             self._per_token.record(record.tpot_s, paced, context)
-        if record.end is End.COMPLETE:  # of an answer that ended early nobody knows how long it would have been
-            if record.utilization is not None:
-                self._utilization.record(record.utilization, labels, context)
-            if record.slack_tokens is not None and record.slack_tokens > 0:
-                self._reserved_unused.add(record.slack_tokens, labels, context)
+        if record.utilization is not None:
+            self._utilization.record(record.utilization, labels, context)
+        if record.slack_tokens is not None and record.slack_tokens > 0:
+            self._reserved_unused.add(record.slack_tokens, labels, context)
         if record.truncated_by is not None:
             self._truncations.add(1, labels | {"by": record.truncated_by}, context)
         answered = record.end is End.COMPLETE and record.status is not None and 200 <= record.status < 300
