@@ -93,6 +93,8 @@ class Exchange:
     """The client's body while an upstream may still refuse what we added to it."""
     _doubtful: bytearray | None = None
     """Body of an answer that may refuse what we added, until it is known."""
+    _asked_again = False
+    """True when the client's own body was sent after an answer that seemed to refuse what we added."""
     _upstream: Upstream | None = None
     _upstream_blocked = False
     _connecting: asyncio.Task[None] | None = None
@@ -383,6 +385,8 @@ class Exchange:
         if self._usage_asked and head.status in _REFUSING_STATUS and not head.content_encoding:
             self._doubtful = bytearray()
         else:
+            if self._asked_again and head.status < 400:
+                self._remember_refusal()
             self._unasked = None
             self._answer(head)
 
@@ -488,15 +492,15 @@ class Exchange:
         return body
 
     def _ask_without_usage(self, at_ns: int) -> None:
-        """The upstream knows no `stream_options`: it gets the client's own body, and is not asked again on this path.
+        """The upstream seems to know no `stream_options`: it gets the client's own body.
 
-        Old Azure api-versions answer 400 "Unknown parameter: 'stream_options'", Mistral 422 "extra_forbidden".
+        Old Azure api-versions answer 400 "Unknown parameter: 'stream_options'", Mistral 422 "extra_forbidden". FastAPI
+        echoes whatever it refuses, so that only the answer to this request tells what was wrong.
         """
         pool, dialect, upstream = self._pool, self._dialect, self._upstream
         assert pool is not None
         assert dialect is not None
-        if len(pool.usage_refused) < _REFUSED_PATHS:
-            pool.usage_refused.add(self._route.usage_key)
+        self._asked_again = True
         body, self._unasked, self._doubtful = self._unasked or b"", None, None
         self._usage_asked = False
         insert_field = dialect.insert_field(pool.insert_field)
@@ -507,6 +511,13 @@ class Exchange:
             self._upstream = None
             upstream.give_back(request_sent=True)
         self._take_connection()
+
+    def _remember_refusal(self) -> None:
+        """Without `stream_options` the same request is good: this upstream is not asked again on this path."""
+        pool = self._pool
+        assert pool is not None
+        if len(pool.usage_refused) < _REFUSED_PATHS:
+            pool.usage_refused.add(self._route.usage_key)
 
     def _complete(self, at_ns: int) -> None:
         response, observer = self._response, self._observer

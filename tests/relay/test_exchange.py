@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proxy.record import Action, End, ExchangeRecord
+from proxy.relay import exchange
 from proxy.relay.exchange import Exchange
 from tests.support.provider import (
     EVENT_STREAM,
@@ -1238,6 +1239,47 @@ async def test_an_upstream_that_refuses_to_be_asked_for_usage_gets_the_clients_o
             (End.COMPLETE, 200, 0),
         ]
         assert len(provider.links) == 1
+
+
+async def test_an_error_that_only_echoes_what_was_added_does_not_end_the_asking():
+    """FastAPI puts the whole body into its 422: the client gets the error of its own body, the next request is asked."""
+    echo = b'{"detail":[{"loc":["body","n"],"msg":"no integer","input":%b}]}'
+
+    async def script(link: Link) -> None:
+        while True:
+            request = await link.request()
+            if b'"n"' in request.body:
+                await link.send(error(b"422 Unprocessable Entity", echo % request.body))
+            else:
+                assert b"include_usage" in request.body
+                await link.send(chunked(sse(CHUNK, STOP, USAGE, b"[DONE]"), EVENT_STREAM))
+
+    async with Provider(script) as provider, relay(provider.url) as served:
+        bad = STREAMED | {"n": "two"}
+        answer = await served.ask(chat(bad))
+        assert (answer.status, answer.body) == (422, echo % orjson.dumps(bad))
+        await served.ask(chat(STREAMED))
+        records = await served.records(2)
+        assert [(record.status, record.resend_count, record.output_tokens) for record in records] == [
+            (422, 1, None),
+            (200, 0, 7),
+        ]
+
+
+async def test_paths_that_are_not_to_be_asked_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch):
+    """A client that makes up paths costs bounded memory: beyond it each request is asked, and sent again."""
+    monkeypatch.setattr(exchange, "_REFUSED_PATHS", 1)
+
+    async def script(link: Link) -> None:
+        while True:
+            request = await link.request()
+            refused = b"stream_options" in request.body
+            await link.send(error(b"400 Bad Request", REFUSED) if refused else ok())
+
+    async with Provider(script) as provider, relay(provider.url) as served:
+        for path in (b"/a", b"/a", b"/b", b"/b"):
+            await served.ask(post(path + b"/chat/completions", orjson.dumps(STREAMED)))
+        assert [record.resend_count for record in await served.records(4)] == [1, 0, 1, 1]
 
 
 @pytest.mark.parametrize("size", [10, 200_000])
