@@ -4,7 +4,8 @@ Layer: settings, above policy; everything that runs is given a `Settings` and re
 
 A flag beats a `LENGTHWISE_` variable, which beats a standard `OTEL_` variable (telemetry only), which beats the file. All
 four are laid over each other as one document, which is then read once: the dataclasses below are its grammar. Every
-mistake is reported, with the key path, variable or flag where it stands, and no message quotes a value.
+mistake is reported, with the key path, variable or flag where it stands. No message quotes a value, but the path of a file
+that is not there.
 
 Source: ARCHITECTURE.md 7 "Settings"; YAML 1.2 core schema, narrowed to what JSON can say.
 """
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
+from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
 
 import orjson
 import yaml
@@ -127,6 +129,10 @@ def _path(value: object, path: str, mistakes: list[Mistake]) -> Any:
     return found and Path(found)
 
 
+def _ledger_path(value: object, path: str, mistakes: list[Mistake]) -> Any:
+    return None if value == "none" else _path(value, path, mistakes)
+
+
 def _header_name(value: object, path: str, mistakes: list[Mistake]) -> Any:
     if not isinstance(value, str) or not _HEADER_NAME.fullmatch(value):
         return refuse("expected the name of a header", path, mistakes)
@@ -147,11 +153,13 @@ def _url(value: object, path: str, mistakes: list[Mistake]) -> Any:
         return wrong(expected, value, path, mistakes)
     try:
         split = urlsplit(value)
-        host, port = split.hostname, split.port
+        host = split.hostname
     except ValueError:
         return refuse(f"expected {expected}", path, mistakes)
+    if _port(split) == 0:
+        return refuse(f"expected {expected}, with a port from 1 to 65535 if any", path, mistakes)
     # urlsplit drops line ends and tabs and allows blanks; nothing of that kind may reach a request line.
-    if split.scheme not in {"http", "https"} or port == 0 or not _VISIBLE.fullmatch(value) or not _is_host(host or ""):
+    if split.scheme not in {"http", "https"} or not _VISIBLE.fullmatch(value) or not _is_host(host or ""):
         return refuse(f"expected {expected}", path, mistakes)
     if "@" in split.netloc:
         return refuse("must not carry a user or password", path, mistakes)
@@ -160,6 +168,14 @@ def _url(value: object, path: str, mistakes: list[Mistake]) -> Any:
     if not _URL_PATH.fullmatch(split.path.rstrip("/")) or {".", ".."} & set(split.path.split("/")):
         return refuse(f"expected {expected}, with a plain path if any", path, mistakes)
     return value
+
+
+def _port(split: SplitResult) -> int | None:
+    """The port of a URL; None when it has none, 0 when it is no port."""
+    try:
+        return split.port
+    except ValueError:
+        return 0
 
 
 def _upstream_prefix(value: object, path: str, mistakes: list[Mistake]) -> Any:
@@ -294,8 +310,8 @@ class Telemetry:
 class Ledger:
     """Records on disk."""
 
-    path: Path | None = member(Path("lengthwise.sqlite"), optional(_path))
-    """None: no ledger."""
+    path: Path | None = member(Path("lengthwise.sqlite"), optional(_ledger_path))
+    """None: no ledger; also written `none`."""
     keep_days: float = member(30.0, number(above=0))
 
 
@@ -550,7 +566,7 @@ def _lay_flags(layers: _Layers, flags: Mapping[str, object]) -> None:
         value = flags.get(name)
         if value is None:
             continue
-        if name == "ledger" and value in {"", "none"}:
+        if name == "ledger" and not value:
             value = None
         if name == "workers" and isinstance(value, str) and value.isdecimal():
             value = int(value)
@@ -588,7 +604,9 @@ def _check(settings: Settings, environ: Mapping[str, str], mistakes: list[Mistak
         if digests.setdefault(token, name) != name:
             refuse(f"{sub_path('keys', digests[token])} is the same token", sub_path("keys", name), mistakes)
     if settings.policies and not settings.policies.is_file():
-        refuse("there is no such file", "policies", mistakes)
+        refuse(f"there is no such file: {settings.policies}", "policies", mistakes)
+    if settings.ledger and settings.ledger.path:
+        _check_ledger(settings.ledger.path, mistakes)
     if settings.listen_tls:
         _check_files(settings.listen_tls, "listen_tls", mistakes)
     for index, upstream in enumerate(settings.upstreams or ()):
@@ -596,8 +614,16 @@ def _check(settings: Settings, environ: Mapping[str, str], mistakes: list[Mistak
             continue
         at = sub_path("upstreams", index)
         if upstream.api_key_env:
-            if not environ.get(upstream.api_key_env):
+            # Files of keys end with a line end, which is none of the key.
+            credential = environ.get(upstream.api_key_env, "").strip()
+            if not credential:
                 refuse("the environment variable that it names is not set", f"{at}.api_key_env", mistakes)
+            elif not _VISIBLE.fullmatch(credential):
+                refuse(
+                    "the environment variable that it names holds more than visible ASCII characters, so no credential",
+                    f"{at}.api_key_env",
+                    mistakes,
+                )
             if not settings.keys and settings.listen and not settings.listen.is_loopback:
                 refuse(
                     "needs keys unless listen is a loopback address: anyone who reaches it could use the credential",
@@ -608,6 +634,41 @@ def _check(settings: Settings, environ: Mapping[str, str], mistakes: list[Mistak
             _check_files(upstream.tls, f"{at}.tls", mistakes)
             if upstream.tls.key_file and not upstream.tls.cert_file:
                 refuse("needs cert_file", f"{at}.tls.key_file", mistakes)
+    _check_proxies(settings, environ, mistakes)
+
+
+def _check_ledger(file: Path, mistakes: list[Mistake]) -> None:
+    if not file.parent.is_dir():
+        refuse(f"its folder does not exist: {file.parent}", "ledger.path", mistakes)
+    elif not os.access(file.parent, os.W_OK | os.X_OK):  # SQLite writes files beside it
+        refuse(f"its folder cannot be written to: {file.parent}", "ledger.path", mistakes)
+    elif file.is_dir():
+        refuse(f"is a folder: {file}", "ledger.path", mistakes)
+
+
+def _check_proxies(settings: Settings, environ: Mapping[str, str], mistakes: list[Mistake]) -> None:
+    """Report variables that name a forward proxy which no connection could be made to."""
+    bypass = {"no": environ.get("no_proxy", environ.get("NO_PROXY", ""))}
+    variables: dict[str, None] = {}
+    for upstream in settings.upstreams or ():
+        if upstream and upstream.url and upstream.proxy_env:
+            name = f"{upstream.scheme}_proxy"
+            if not proxy_bypass_environment(f"{upstream.host}:{upstream.port}", bypass):
+                variables[name if name in environ else name.upper()] = None
+    for variable in variables:
+        value = environ.get(variable)
+        if value and not _is_proxy(value if "//" in value else f"http://{value}"):
+            refuse("expected the URL of a forward proxy such as http://proxy.example:3128", variable, mistakes)
+
+
+def _is_proxy(url: str) -> bool:
+    try:
+        split = urlsplit(url)
+        host = split.hostname or ""
+    except ValueError:
+        return False
+    plain = split.scheme in {"http", "https"} and split.path in {"", "/"} and _VISIBLE.fullmatch(url)
+    return bool(plain) and _is_host(host) and _port(split) != 0
 
 
 def _check_unique(key: str, values: list[str | None], mistakes: list[Mistake]) -> None:
@@ -620,7 +681,7 @@ def _check_files(tls: ListenTls | UpstreamTls, path: str, mistakes: list[Mistake
     for each in fields(tls):
         file = getattr(tls, each.name)
         if isinstance(file, Path) and not (file.is_file() and os.access(file, os.R_OK)):
-            refuse("there is no such file that can be read", f"{path}.{each.name}", mistakes)
+            refuse(f"there is no such file that can be read: {file}", f"{path}.{each.name}", mistakes)
 
 
 def _warnings(settings: Settings) -> list[str]:

@@ -43,7 +43,7 @@ class Pool:
         self.host_header = authority.encode("latin-1")
         self.base_path = upstream.base_path.rstrip("/").encode("latin-1")
         self.prefix = upstream.prefix.encode("latin-1")
-        self.credential = os.environ[upstream.api_key_env].encode() if upstream.api_key_env else None
+        self.credential = os.environ[upstream.api_key_env].strip().encode() if upstream.api_key_env else None
         self.insert_field = _insert_field(upstream)
         self.usage_refused: set[bytes] = set()
         """Paths (`Route.usage_key`) on which this upstream refused to be asked for usage."""

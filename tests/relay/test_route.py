@@ -113,8 +113,8 @@ async def test_asking_for_usage_and_decoding_change_one_header_each():
 async def test_a_known_key_is_replaced_by_the_upstreams(
     monkeypatch: pytest.MonkeyPatch, provider: str, header: bytes, sent: bytes
 ):
-    """The client's key goes nowhere; its name goes into the record."""
-    monkeypatch.setenv("UPSTREAM_KEY", "upstream-key")
+    """The client's key goes nowhere; its name goes into the record; white space around ours is none of it."""
+    monkeypatch.setenv("UPSTREAM_KEY", "upstream-key\r\n")  # a file of one line
     at = worker(PLAIN | {"provider": provider, "api_key_env": "UPSTREAM_KEY"}, keys=KEYS)
     found = route(at, b"POST /v1/x HTTP/1.1\r\nHost: a\r\n%b\r\n\r\n" % sent)
     head = found.upstream_head(usage_asked=False, decoded=False)
