@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 from proxy.errors import RefusalError
 from proxy.relay.exchange import Exchange
+from proxy.relay.guard import guarded
 from proxy.relay.route import Route
 from proxy.wire.dialects.base import openai_error_body
 from proxy.wire.http1 import ChunkedReader, HeadParser, KnownHead, serialise
@@ -125,12 +126,15 @@ class Client(asyncio.Protocol):
         else:
             self.set_deadline(self._worker.keepalive_ns, at_ns)
             if self._held:
-                asyncio.get_running_loop().call_soon(self._read_held)
+                asyncio.get_running_loop().call_soon(guarded, self, self._read_held)
             else:
                 self.resume_reading()
 
     def deadline(self, now_ns: int) -> None:
         """The timeout passed."""
+        guarded(self, self._time_out, now_ns)
+
+    def _time_out(self, now_ns: int) -> None:
         self.deadline_ns = 0
         if self._closing:
             self._transport.abort()
@@ -151,10 +155,10 @@ class Client(asyncio.Protocol):
         if self._exchange is None and not self._raw_head and (self._blocked or not self._held):
             self._close(monotonic_ns())  # a client that has not taken its answer yet may go on taking it
 
-    def abort(self) -> None:
-        """End now, answer or not."""
+    def abort(self, error_type: str) -> None:
+        """End now, answer or not; `error_type` as in `Exchange.abort`."""
         if self._exchange is not None:
-            self._exchange.abort("drain")
+            self._exchange.abort(error_type)
         else:
             self._transport.abort()
 
@@ -197,7 +201,7 @@ class Client(asyncio.Protocol):
             if exc is not None and not isinstance(exc, OSError):  # a callback of ours raised, and asyncio closed
                 self._exchange.abort("internal")
             else:
-                self._exchange.client_left()
+                guarded(self, self._exchange.client_left)
         elif self._raw_head and not self._closing:
             self._worker.connections_malformed += 1  # half a head, then gone
 
@@ -213,7 +217,7 @@ class Client(asyncio.Protocol):
         if self._exchange is not None:
             self._exchange.client_blocked(False)
         elif self._held:
-            asyncio.get_running_loop().call_soon(self._read_held)
+            asyncio.get_running_loop().call_soon(guarded, self, self._read_held)
 
     # -- reading ------------------------------------------------------------------------------------------------------
 

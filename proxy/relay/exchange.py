@@ -9,7 +9,9 @@ of the way first, so that the second end finds nothing to do (ARCHITECTURE.md 5.
 
 import asyncio
 import random
+from collections.abc import Sequence
 from enum import Enum, auto
+from functools import partial
 from time import monotonic_ns, time, time_ns
 from typing import TYPE_CHECKING
 
@@ -25,6 +27,7 @@ from proxy.record import (
     ResponseFacts,
     end_of_refusal,
 )
+from proxy.relay.guard import guarded, report
 from proxy.relay.route import Route
 from proxy.relay.tunnel import Tunnel
 from proxy.relay.upstream import Upstream
@@ -297,7 +300,9 @@ class Exchange:
         self.phase = _CONNECT
         self._connect_started_ns = at_ns
         self._client.set_deadline(self._worker.connect_ns, at_ns)
-        self._connecting = self._pool.connect(self._connected, self._connect_failed)
+        self._connecting = self._pool.connect(
+            partial(guarded, self, self._connected), partial(guarded, self, self._connect_failed)
+        )
 
     def _connected(self, connection: Upstream) -> None:
         self._connecting = None
@@ -715,6 +720,27 @@ class Exchange:
             self._connecting.cancel()
             self._connecting = None
         upstream, self._upstream = self._upstream, None
+        record: ExchangeRecord | None = None
+        texts: Sequence[str] | None = None
+        try:
+            self._let_go(upstream, end, at_ns)
+            response = ResponseFacts() if self._observer is None else self._observer.finish(at_ns)
+            if self._degraded is None and self._cutter is not None and self._cutter.degraded:
+                self._degraded = "event_too_large"
+            if self._observer is not None and self._status is not None and 200 <= self._status < 300:
+                texts = self._observer.texts()
+            record = self._record(end, at_ns, error_type, response, answered)
+        except Exception as error:  # noqa: BLE001 -- a mistake of ours costs a record, which is counted, never a connection
+            report(error)
+            if upstream is not None:
+                upstream.abort()
+        try:
+            self._worker.exchange_over(record, texts)
+        finally:
+            self._client.exchange_over(at_ns)
+
+    def _let_go(self, upstream: Upstream | None, end: End, at_ns: int) -> None:
+        """Give the upstream's connection back, or end it."""
         if self._blocked_since_ns:
             self._client_blocked_ns += at_ns - self._blocked_since_ns
             self._blocked_since_ns = 0
@@ -728,18 +754,6 @@ class Exchange:
                 upstream.transport.close()
             else:
                 upstream.abort()
-        response = ResponseFacts() if self._observer is None else self._observer.finish(at_ns)
-        if self._degraded is None and self._cutter is not None and self._cutter.degraded:
-            self._degraded = "event_too_large"
-        texts = None
-        if self._observer is not None and self._status is not None and 200 <= self._status < 300:
-            texts = self._observer.texts()
-        try:
-            record: ExchangeRecord | None = self._record(end, at_ns, error_type, response, answered)
-        except Exception:  # noqa: BLE001 -- a mistake of ours costs a record, which is counted, never the client's connection
-            record = None
-        self._worker.exchange_over(record, texts)
-        self._client.exchange_over(at_ns)
 
     def _record(
         self, end: End, at_ns: int, error_type: str | None, response: ResponseFacts, tried: bool

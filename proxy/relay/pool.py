@@ -27,6 +27,8 @@ _IDLE_S = 4.0
 """Kept without a word of the upstream about it; node closes after 5 s, uvicorn too."""
 _MARGIN_S = 1.0
 """An upstream that closes at its timeout races with a request that leaves at the same moment: leave earlier."""
+_LONGEST_S = 86_400.0
+"""However long an upstream says that it keeps a connection: it may say more than a clock can hold."""
 _HAPPY_EYEBALLS_S = 0.25  # RFC 8305 8
 
 
@@ -65,7 +67,7 @@ class Pool:
 
     def put_back(self, connection: Upstream, timeout_s: float | None) -> None:
         """Keep a connection that is fit for another request."""
-        idle_s = _IDLE_S if timeout_s is None else max(timeout_s - _MARGIN_S, 0)
+        idle_s = _IDLE_S if timeout_s is None else min(max(timeout_s - _MARGIN_S, 0), _LONGEST_S)
         if self._keepalive_s is not None:
             idle_s = min(idle_s, self._keepalive_s)
         connection.expires_ns = monotonic_ns() + int(idle_s * 1e9)
@@ -108,6 +110,8 @@ class Pool:
             failed("its name is none that could be resolved")
         except OSError as error:
             failed(os.strerror(error.errno).lower() if error.errno else type(error).__name__)
+        except Exception as error:  # noqa: BLE001 -- its text may quote a credential, and silence would leave a client waiting
+            failed(type(error).__name__)
         else:
             self._connections.add(connection)
             connected(connection)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 import httptools
 
 from proxy.errors import RefusalError
+from proxy.relay.guard import guarded
 from proxy.wire.http1 import Headers, ResponseHead, read_response_head
 
 if TYPE_CHECKING:
@@ -178,8 +179,10 @@ class Upstream(asyncio.Protocol):
         """End of the connection: the end of a close-delimited body, or a broken exchange."""
         self._pool.forget(self)
         exchange, self.exchange = self.exchange, None
-        if exchange is None:
-            return
+        if exchange is not None:
+            guarded(exchange, self._end, exchange, exc)
+
+    def _end(self, exchange: "Exchange", exc: Exception | None) -> None:
         at_ns = monotonic_ns()
         if exc is not None and not isinstance(exc, OSError):  # a callback of ours raised, and asyncio closed
             exchange.abort("internal")

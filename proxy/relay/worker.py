@@ -155,7 +155,7 @@ class Worker:
             if self.exchanges_active:
                 _log.warning("not waiting any longer: %d exchanges are aborted", self.exchanges_active)
         for client in tuple(self.clients):
-            client.abort()
+            client.abort("drain")
         for pool in self.pools:
             pool.close()
         await self.outbox.close(_OUTBOX_CLOSE_S)

@@ -13,12 +13,15 @@ from hypothesis import strategies as st
 from proxy.record import Action, End, ExchangeRecord
 from proxy.relay import exchange
 from proxy.relay.exchange import Exchange
+from proxy.relay.pool import Pool
+from proxy.relay.upstream import Upstream
 from tests.support.provider import (
     EVENT_STREAM,
     ID,
     Link,
     Message,
     Provider,
+    Script,
     answering,
     chunked,
     ok,
@@ -1370,6 +1373,100 @@ async def test_a_mistake_of_ours_ends_one_exchange_as_aborted(monkeypatch: pytes
         await served.settled()
 
 
+async def ending(link: Link) -> None:
+    """Answers a stream that ends with its connection."""
+    await link.request()
+    await link.send(b"HTTP/1.1 200 OK\r\n" + EVENT_STREAM + b"\r\n\r\n" + sse(b"[DONE]")[0])
+    await link.fin()
+
+
+async def once(link: Link) -> None:
+    """Answers the first request of a connection."""
+    await link.request()
+    await link.send(ok())
+
+
+@pytest.mark.parametrize(
+    ("script", "method", "requests"),
+    [
+        pytest.param(silent, "_request_head", 1, id="connect task"),
+        pytest.param(silent, "refuse", 1, id="tick"),
+        pytest.param(ending, "_complete", 1, id="connection_lost"),
+        pytest.param(once, "begin", 2, id="call_soon"),
+    ],
+)
+async def test_a_mistake_of_ours_outside_a_protocols_callbacks_ends_one_exchange_too(
+    monkeypatch: pytest.MonkeyPatch, script: Script, method: str, requests: int
+):
+    """Nobody closes after a task, a timer or the end of a connection: the client must not wait for ever."""
+    called = 0
+    proper = getattr(Exchange, method)
+
+    def raises(self: Exchange, *arguments: Any) -> None:
+        nonlocal called
+        called += 1
+        if called == requests:
+            raise LookupError("sk-secret")
+        proper(self, *arguments)
+
+    monkeypatch.setattr(Exchange, method, raises)
+    timeouts = {"first_byte_s": 0.01 if method == "refuse" else None}
+    async with Provider(script) as provider, relay(provider.url, timeouts=timeouts) as served:
+        seen: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: seen.append(context["exception"]))
+        client, other = await served.connect(), await served.connect()
+        await client.send(chat(STREAMED) * requests)
+        await client.end()
+        record = (await served.records(requests))[-1]
+        assert (record.end, record.error_type) == (End.ABORTED, "internal")
+        assert [type(error) for error in seen] == [LookupError]
+        await other.close()
+        await served.settled()
+        await provider.links[0].end()
+
+
+async def test_a_deadline_that_raises_does_not_skip_another_ones(monkeypatch: pytest.MonkeyPatch):
+    """All are looked at in one tick: each has its end."""
+
+    def raises(*_: object) -> None:
+        raise LookupError
+
+    monkeypatch.setattr(Exchange, "deadline", raises)
+    async with Provider(silent) as provider, relay(provider.url) as served:
+        seen: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: seen.append(context))
+        both = [await served.connect() for _ in range(2)]
+        for client in both:
+            await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        await (await provider.link(1)).head()
+        for inner in await clients(served):
+            inner.deadline_ns = 1
+        served.worker._tick()
+        for client in both:
+            await client.end()
+        assert [record.error_type for record in await served.records(2)] == ["internal"] * 2
+
+
+@pytest.mark.parametrize(("owner", "method"), [(Upstream, "give_back"), (Pool, "put_back")])
+async def test_a_mistake_at_the_end_of_an_exchange_costs_its_record_only(
+    monkeypatch: pytest.MonkeyPatch, owner: type, method: str
+):
+    """The client has its answer and its connection; the record is counted as lost."""
+
+    def raises(*_: object, **__: object) -> None:
+        raise LookupError
+
+    async with Provider(answering(ok())) as provider, relay(provider.url) as served:
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        monkeypatch.setattr(owner, method, raises)
+        client = await served.connect()
+        for _ in range(2):
+            await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert (await client.message()).body == b"ok"
+        assert (served.worker.exchanges_active, served.worker.outbox.records_dropped) == (0, 2)
+        await provider.links[0].end()
+
+
 async def test_a_record_that_cannot_be_made_is_counted_and_the_client_served(monkeypatch: pytest.MonkeyPatch):
     """The answer is whole, and the loss is seen."""
 
@@ -1378,6 +1475,7 @@ async def test_a_record_that_cannot_be_made_is_counted_and_the_client_served(mon
 
     monkeypatch.setattr(Exchange, "_record", raises)
     async with Provider(answering(ok())) as provider, relay(provider.url) as served:
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
         assert (await served.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")).status == 200
         await served.settled()
         assert served.worker.outbox.records_dropped == 1

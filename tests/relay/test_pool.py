@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from proxy.record import End
@@ -182,6 +183,17 @@ async def test_idle_time_is_the_upstreams_own_then_four_seconds_never_more_than_
             record = await served.record()
             seconds.append(round((connection.expires_ns - record.ended_ns) / 1e9))
     assert seconds == [30, 4, 75, 4]
+
+
+async def test_an_idle_time_that_no_clock_holds_is_a_day():
+    """Without a limit of our own as well, where the upstream's word is all there is."""
+    answer = ok(b"", b"Keep-Alive: timeout=" + b"9" * 400)
+    timeouts = {"keepalive_s": None}
+    async with Provider(answering(answer)) as provider, relay(provider.url, timeouts=timeouts) as served:
+        await served.ask(GET)
+        (connection,) = await pooled(served)
+        record = await served.record()
+        assert round((connection.expires_ns - record.ended_ns) / 1e9) == 86_400
 
 
 async def test_an_expired_connection_is_not_taken():
@@ -375,6 +387,17 @@ async def test_a_forward_proxy_that_refuses_is_502(answer: bytes, monkeypatch: p
         async with relay({"url": "https://example.invalid", "proxy_env": True}) as served:
             got = await served.ask(GET)
             assert (got.status, got.value(b"x-lengthwise-error")) == (502, b"upstream_connect")
+
+
+async def test_a_forward_proxy_that_cannot_be_read_is_502_without_its_credential(monkeypatch: pytest.MonkeyPatch):
+    """The password's slash ends the authority, so that its first half is no port."""
+    monkeypatch.setenv("https_proxy", "http://user:se/cret@127.0.0.1:3128")
+    monkeypatch.setenv("no_proxy", "")
+    async with relay({"url": "https://example.invalid", "proxy_env": True}) as served:
+        got = await served.ask(GET)
+        assert (got.status, got.value(b"x-lengthwise-error")) == (502, b"upstream_connect")
+        assert orjson.loads(got.body)["error"]["message"] == "The upstream u0 cannot be reached: ValueError."
+        assert (await served.record()).error_type == "upstream_connect"
 
 
 async def test_without_proxy_env_the_environment_names_no_upstream(monkeypatch: pytest.MonkeyPatch):
