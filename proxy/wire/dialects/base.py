@@ -27,6 +27,8 @@ __all__ = [
     "never_extra",
     "openai_error_body",
     "parse_json",
+    "plain_name",
+    "plain_word",
     "whole_number",
 ]
 
@@ -40,6 +42,8 @@ UNREADABLE = frozenset({"not_utf8", "invalid_json", "not_object"})
 """Values of `RequestFacts.degraded` that mean: nothing is known of the body, and nothing can be spliced into it."""
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_WORD = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+_NAME = re.compile(r"[!-~]{1,128}")
 
 
 class Reading:
@@ -194,11 +198,27 @@ def parse_json(body: bytes) -> Any:
 
 
 def clamped(value: object) -> str | None:
-    """A non-empty text, cut to what records keep and free of lone surrogates, which no sink takes; None for anything else."""
+    """A non-empty text, cut to what records keep and free of control characters and lone surrogates, which no sink takes; None for anything else."""
     if not isinstance(value, str) or not value:
         return None
     text = value[:MAX_TEXT_CHARS]
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+    if not text.isprintable():
+        text = "".join(filter(str.isprintable, text.encode("utf-8", "replace").decode()))
+    return text or None
+
+
+def plain_word(value: object) -> str | None:
+    """A word of a provider's vocabulary, at most 64 characters, such as a finish reason; `other` for any other text, which could quote
+    content; None for what is no text.
+    """
+    if not isinstance(value, str) or not value:
+        return None
+    return value if _WORD.fullmatch(value) else "other"
+
+
+def plain_name(value: object) -> str | None:
+    """An id or the name of a model: visible ASCII without spaces, at most 128; None for anything else, which could quote content."""
+    return value if isinstance(value, str) and _NAME.fullmatch(value) else None
 
 
 def whole_number(value: object) -> int | None:

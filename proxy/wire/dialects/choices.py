@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from proxy.record import RequestFacts
-from proxy.wire.dialects.base import UNREADABLE, Reading, clamped, error_identifier, parse_json
+from proxy.wire.dialects.base import UNREADABLE, Reading, error_identifier, parse_json, plain_word
 from proxy.wire.dialects.request_body import output_type, parsed_request, request_facts, unreadable
 from proxy.wire.dialects.response_body import (
     is_text,
@@ -228,7 +228,7 @@ def _open(index: object, reading: Reading) -> int:
 
 
 def _finish(index: int, choice: dict[str, Any], reading: Reading) -> None:
-    word = clamped(choice.get("finish_reason"))
+    word = plain_word(choice.get("finish_reason"))
     if word is None or (index not in reading.finish_reasons and len(reading.finish_reasons) >= _MAX_CHOICES):
         return
     reading.finish_reasons[index] = word

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from proxy.record import Decision, RequestFacts, Usage
-from proxy.wire.dialects.base import Reading, clamped, never_asked, never_extra
+from proxy.wire.dialects.base import Reading, never_asked, never_extra, plain_word
 from proxy.wire.dialects.request_body import parsed_request, request_facts, unreadable, with_limit
 from proxy.wire.dialects.response_body import (
     is_text,
@@ -158,11 +158,11 @@ def _read_message(message: dict[str, Any], reading: Reading, *, output: bool) ->
         if not output:
             usage = {name: value for name, value in usage.items() if not name.startswith("output_tokens")}
         _read_usage(usage, reading)
-        reading.service_tier = reading.service_tier or clamped(usage.get("service_tier"))
+        reading.service_tier = reading.service_tier or plain_word(usage.get("service_tier"))
 
 
 def _read_stop(part: object, reading: Reading) -> None:
-    word = clamped(part.get("stop_reason")) if type(part) is dict else None
+    word = plain_word(part.get("stop_reason")) if type(part) is dict else None
     if word is not None:
         reading.finish_reasons[0] = word
         reading.open_choices.discard(0)

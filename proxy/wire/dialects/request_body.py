@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from proxy.record import Action, Decision, RequestFacts
-from proxy.wire.dialects.base import MAX_INTEGER, clamped, parse_json, whole_number
+from proxy.wire.dialects.base import MAX_INTEGER, clamped, parse_json, plain_word, whole_number
 from proxy.wire.json_edit import Found, find_values, insert_member, replace
 
 __all__ = ["count", "output_type", "parsed_request", "request_facts", "unreadable", "with_limit"]
@@ -190,6 +190,6 @@ _READERS: dict[str, Callable[[object], Any]] = {
     "frequency_penalty": _number,
     "presence_penalty": _number,
     "seed": _seed,
-    "service_tier": clamped,
+    "service_tier": plain_word,
 }
 """Members that are facts under their own name."""

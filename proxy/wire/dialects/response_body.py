@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from proxy.record import Usage
-from proxy.wire.dialects.base import Reading, clamped, error_identifier, parse_json, whole_number
+from proxy.wire.dialects.base import Reading, error_identifier, parse_json, plain_name, plain_word, whole_number
 from proxy.wire.sse import Event
 
 __all__ = [
@@ -71,13 +71,13 @@ def _second_reading(data: bytes, reading: Reading) -> Any:
 def read_head(chunk: dict[str, Any], reading: Reading) -> None:
     """Note who answered; what is known already stays."""
     if reading.response_id is None:
-        reading.response_id = clamped(chunk.get("id"))
+        reading.response_id = plain_name(chunk.get("id"))
     if reading.response_model is None:
-        reading.response_model = clamped(chunk.get("model"))
+        reading.response_model = plain_name(chunk.get("model"))
     if reading.service_tier is None:
-        reading.service_tier = clamped(chunk.get("service_tier"))
+        reading.service_tier = plain_word(chunk.get("service_tier"))
     if reading.system_fingerprint is None:
-        reading.system_fingerprint = clamped(chunk.get("system_fingerprint"))
+        reading.system_fingerprint = plain_name(chunk.get("system_fingerprint"))
 
 
 def read_error(chunk: dict[str, Any], reading: Reading) -> None:

@@ -14,7 +14,7 @@ Source: OpenAI API reference "Responses", all `ResponseStreamEvent`s; Azure's er
 from typing import Any
 
 from proxy.record import Decision, RequestFacts
-from proxy.wire.dialects.base import Reading, clamped, never_asked, never_extra, openai_error_body
+from proxy.wire.dialects.base import Reading, never_asked, never_extra, openai_error_body, plain_word
 from proxy.wire.dialects.request_body import output_type, parsed_request, request_facts, unreadable, with_limit
 from proxy.wire.dialects.response_body import (
     is_text,
@@ -171,11 +171,11 @@ def _read_response(response: dict[str, Any], reading: Reading, status: object) -
     if usage is not None:
         reading.usage = usage
     if isinstance(response.get("service_tier"), str):  # the tier that was used, after the one that was asked for
-        reading.service_tier = clamped(response["service_tier"])
+        reading.service_tier = plain_word(response["service_tier"])
     if status == "failed":
         read_error(response, reading)
         return
-    word = clamped(_finish_reason(response, status))
+    word = plain_word(_finish_reason(response, status))
     if word is not None:
         reading.finish_reasons[0] = word
         reading.open_choices.discard(0)

@@ -5,7 +5,15 @@ import math
 
 import pytest
 
-from proxy.wire.dialects.base import clamped, error_identifier, openai_error_body, parse_json, whole_number
+from proxy.wire.dialects.base import (
+    clamped,
+    error_identifier,
+    openai_error_body,
+    parse_json,
+    plain_name,
+    plain_word,
+    whole_number,
+)
 
 
 def test_an_error_is_openais_envelope():
@@ -71,6 +79,37 @@ def test_a_text_is_cut_to_what_records_keep():
         None,
         None,
     ]
+
+
+def test_a_text_has_nothing_that_a_terminal_or_a_line_protocol_would_obey():
+    """Control characters, line separators and marks of direction are left out."""
+    assert [clamped(value) for value in ("a\x1b[31m\r\n b", "a\u2028\u202eb", "\x00", "gpt-4o \u00e9\u4e2d")] == [
+        "a[31m b",
+        "ab",
+        None,
+        "gpt-4o é中",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "as_word", "as_name"),
+    [
+        ("stop", "stop", "stop"),
+        ("MY SECRET PROMPT is", "other", None),
+        ("a" * 65, "other", "a" * 65),
+        ("a" * 129, "other", None),
+        ("org/model:free@v1", "other", "org/model:free@v1"),
+        ("length\n", "other", None),
+        ("é", "other", None),
+        ("", None, None),
+        (None, None, None),
+        (5, None, None),
+        (["stop"], None, None),
+    ],
+)
+def test_what_a_provider_says_about_an_answer_cannot_quote_it(value: object, as_word: str | None, as_name: str | None):
+    """A word is one of some vocabulary, else `other`; a name has no spaces, else it is none."""
+    assert (plain_word(value), plain_name(value)) == (as_word, as_name)
 
 
 @pytest.mark.parametrize(

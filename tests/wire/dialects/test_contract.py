@@ -227,3 +227,29 @@ def test_no_json_makes_the_reading_raise(dialect, value, kind):
 def test_no_bytes_make_the_reading_raise(dialect, body):
     """Bodies and events are whatever a peer sends."""
     reads_everything(dialect, body)
+
+
+CANARY = "MY SECRET PROMPT"
+FINISHED = {
+    "chat_completions": {"choices": [{"index": 0, "message": {"content": "a"}, "finish_reason": CANARY}]},
+    "completions": {"choices": [{"index": 0, "text": "a", "finish_reason": CANARY}]},
+    "messages": {"type": "message", "stop_reason": CANARY, "usage": {"service_tier": CANARY}},
+    "responses": {
+        "object": "response",
+        "status": "incomplete",
+        "incomplete_details": {"reason": CANARY},
+        "service_tier": CANARY,
+    },
+}
+
+
+@each_dialect
+def test_a_finish_reason_that_is_no_word_is_other(dialect):
+    """A provider's free text is kept out of every sink, and the answer counts as finished."""
+    reading = Reading()
+    dialect.read_body(json.dumps(FINISHED[dialect.name]).encode(), reading)
+    assert (reading.finish_reasons, reading.service_tier in {None, "other"}, reading.terminal_seen) == (
+        {0: "other"},
+        True,
+        True,
+    )

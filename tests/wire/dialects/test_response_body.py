@@ -97,3 +97,11 @@ def test_a_count_is_a_whole_number_that_a_double_holds():
     """Anything else is unknown; an empty text says nothing."""
     assert [token_count(value) for value in (0, 5, 5.0, -1, 1 << 53, True, "5", None)] == [0, 5, 5, *[None] * 5]
     assert [is_text(value) for value in ("a", "", None, 5, ["a"])] == [True, False, False, False, False]
+
+
+def test_a_head_keeps_no_content():
+    """A provider that answers with content in the place of a name is kept out of every sink."""
+    reading = Reading()
+    read_head(dict.fromkeys(("id", "model", "service_tier", "system_fingerprint"), "MY SECRET PROMPT"), reading)
+    head = (reading.response_id, reading.response_model, reading.service_tier, reading.system_fingerprint)
+    assert head == (None, None, "other", None)
