@@ -109,6 +109,7 @@ class Upstream(asyncio.Protocol):
             and self._complete
             and not self._unclean
             and not self.transport.is_closing()
+            and not self.transport.get_write_buffer_size()  # answered early: the rest would precede the next request
         )
         if not fit or response is None:
             self.transport.abort()

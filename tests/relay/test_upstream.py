@@ -238,6 +238,37 @@ async def test_a_connection_is_used_again_when_the_upstream_keeps_it(answer: byt
             await provider.links[0].end()
 
 
+async def test_a_connection_with_a_request_under_way_is_not_used_again():
+    """An answer that came before the upstream had taken the whole body: what is left must not delay another request."""
+
+    async def script(link: Link) -> None:
+        await link.head()
+        if not link.number:
+            await link.stop_reading()
+        await link.send(ok())
+
+    limits = {"observed_body_bytes": 64_000_000}
+    async with Provider(script) as provider, relay(provider.url, limits=limits) as served:
+        body = b'{"model":"m","messages":["' + b"x" * 32_000_000 + b'"]}'
+        lines = [b"POST /v1/chat/completions HTTP/1.1", b"Host: a", b"Content-Length: %d" % len(body)]
+        assert (await served.ask(b"\r\n".join(lines) + b"\r\n\r\n" + body)).status == 200
+        assert not await used_again(served, provider)
+
+
+async def test_an_answer_before_the_end_of_its_request_costs_the_connection():
+    """The rest of the body would be the next request's beginning."""
+
+    async def script(link: Link) -> None:
+        await link.head()
+        await link.send(ok())
+
+    async with Provider(script) as provider, relay(provider.url) as served:
+        client = await served.connect()
+        await client.send(b"POST /f HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nh")
+        assert (await client.message()).status == 200
+        assert not await used_again(served, provider)
+
+
 async def test_trailers_are_dropped():
     """RFC 9110 6.5.1: they are neither headers nor body."""
     answer = chunked([b"x"], b"Trailer: X-T").removesuffix(b"\r\n") + b"X-T: 1\r\nSet-Cookie: a\r\n\r\n"
