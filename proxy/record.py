@@ -238,6 +238,8 @@ class ExchangeRecord(NamedTuple):
     """Time during which the client did not take bytes that we had."""
     estimated_output_tokens: int | None = None
     """The recorder's own count of what was streamed, where the provider gave none; None until then."""
+    repeated_ns: int | None = None
+    """When the final attempt became due; None when it was the first."""
 
     # -- derived, each defined once (ARCHITECTURE.md 7 "Times and tokens") --------------------------------------------------
 
@@ -355,10 +357,14 @@ class ExchangeRecord(NamedTuple):
 
     @property
     def overhead_request_s(self) -> float | None:
-        """Last request byte received to last request byte sent, less connecting: our own time before the upstream's."""
-        if self.request_sent_ns is None or self.request_complete_ns is None:
+        """Last request byte received to last request byte sent, less connecting: our own time before the upstream's.
+
+        Of a request that was sent again it is that of the final attempt: before it, an upstream had its time.
+        """
+        due_ns = self.request_complete_ns if self.repeated_ns is None else self.repeated_ns
+        if self.request_sent_ns is None or due_ns is None:
             return None
-        return max(self.request_sent_ns - self.request_complete_ns - (self._connect_ns or 0), 0) / 1e9
+        return max(self.request_sent_ns - due_ns - (self._connect_ns or 0), 0) / 1e9
 
     @property
     def overhead_first_chunk_s(self) -> float | None:

@@ -169,6 +169,7 @@ def test_our_own_time_is_request_and_first_chunk_without_connecting():
     pooled = record._replace(connected_ns=None)
     assert (pooled.overhead_request_s, pooled.connect_time_s) == (0.002, None)
     assert record._replace(request_sent_ns=at(2)).overhead_request_s == 0
+    assert pooled._replace(repeated_ns=at(2.5)).overhead_request_s == 0.0005  # of the final attempt alone
     assert record._replace(first_write_ns=None).overhead_s == 0.0005
     assert record._replace(first_write_ns=None, request_sent_ns=None).overhead_s is None
 

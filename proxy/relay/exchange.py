@@ -107,6 +107,7 @@ class Exchange:
     _headers_ns: int | None = None
     _first_write_ns: int | None = None
     _resend_count = 0
+    _repeated_ns: int | None = None
     _response: ResponseHead | None = None
     _status: int | None = None
     _pending_head = b""
@@ -510,12 +511,18 @@ class Exchange:
         self._usage_asked = False
         insert_field = dialect.insert_field(pool.insert_field)
         self._body = [dialect.rewrite(body, self._facts, self._decision, ask_usage=False, insert_field=insert_field)]
-        self._response = self._headers_ns = self._status = self._request_sent_ns = None
-        self._resend_count += 1
+        self._response = self._headers_ns = self._status = None
+        self._repeat(at_ns)
         if upstream is not None:
             self._upstream = None
             upstream.give_back(request_sent=True)
         self._take_connection()
+
+    def _repeat(self, at_ns: int) -> None:
+        """Another attempt is due; the stamps are those of the final one."""
+        self._resend_count += 1
+        self._repeated_ns = at_ns
+        self._connect_started_ns = self._connected_ns = self._request_sent_ns = None
 
     def _remember_refusal(self) -> None:
         """Without `stream_options` the same request is good: this upstream is not asked again on this path."""
@@ -582,8 +589,7 @@ class Exchange:
             and not self._head.chunked
             and not self._content_length
         ):
-            self._resend_count = 1
-            self._request_sent_ns = None
+            self._repeat(at_ns)
             self._connect(at_ns)  # a new one: another kept connection may be as stale
         else:
             self.refuse(RefusalError("upstream_reset", "The upstream closed the connection without an answer."))
@@ -807,4 +813,5 @@ class Exchange:
             headers_ns=self._headers_ns,
             first_write_ns=self._first_write_ns,
             client_blocked_ns=self._client_blocked_ns,
+            repeated_ns=self._repeated_ns,
         )

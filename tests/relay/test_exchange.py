@@ -1242,6 +1242,9 @@ async def test_an_upstream_that_refuses_to_be_asked_for_usage_gets_the_clients_o
             (End.COMPLETE, 200, 0),
         ]
         assert len(provider.links) == 1
+        again, first = records  # the stamps of the one are those of its final attempt, on a connection that was there
+        assert (again.connect_started_ns, again.connected_ns, first.repeated_ns) == (None, None, None)
+        assert again.request_complete_ns < again.repeated_ns <= again.request_sent_ns
 
 
 async def test_an_error_that_only_echoes_what_was_added_does_not_end_the_asking():

@@ -78,7 +78,8 @@ async def test_a_stale_connection_costs_an_idempotent_request_one_repetition(met
         assert answer.status == 200
         first, second = await served.records(2)
         assert (first.resend_count, second.resend_count, second.end) == (0, 1, End.COMPLETE)
-        assert second.request_sent_ns > second.connected_ns
+        assert second.request_complete_ns < second.repeated_ns <= second.connect_started_ns
+        assert second.request_sent_ns > second.connected_ns > second.connect_started_ns
         assert len(provider.links) == 2
 
 
