@@ -119,12 +119,14 @@ class Outbox(asyncio.Protocol):
         lines = []
         behind = self._transport.get_write_buffer_size() > _BEHIND_BYTES
         for record, texts in self._waiting:
+            try:
+                line = to_line(record)
+                counted = b"" if texts is None else b',"texts":%b' % orjson.dumps(() if behind else texts)
+            except (TypeError, ValueError):  # the one costs itself; unsent, it would cost all that come after it
+                self.records_dropped += 1
+                continue
             self._number += 1
-            if texts is None:
-                lines.append(b'{"seq":%d,"record":%b}\n' % (self._number, to_line(record)))
-            else:
-                counted = orjson.dumps(() if behind else texts)
-                lines.append(b'{"seq":%d,"record":%b,"texts":%b}\n' % (self._number, to_line(record), counted))
+            lines.append(b'{"seq":%d,"record":%b%b}\n' % (self._number, line, counted))
         self._waiting.clear()
         self._waiting_text = 0
         self._transport.write(b"".join(lines))

@@ -117,6 +117,21 @@ async def test_records_are_numbered_from_one_and_arrive_whole(recorder: Recorder
     assert outbox.unacknowledged == 5
 
 
+@pytest.mark.parametrize(("method", "texts"), [("\ud800", None), ("m", ["\ud800"]), (object(), None)])
+async def test_a_record_that_cannot_be_encoded_costs_itself_only(
+    recorder: Recorder, outbox: Outbox, method: Any, texts: list[str] | None
+):
+    """It is counted; those before and after it arrive, and no number is left out."""
+    sent = [make_record(id=f"{number:024x}") for number in range(2)]
+    outbox.put(sent[0])
+    outbox.put(make_record(method=method), texts)
+    outbox.put(sent[1])
+    await recorder.until(lambda: len(recorder.numbers) == 2)
+    assert recorder.numbers == [1, 2]
+    assert recorder.records == sent
+    assert (outbox.records_dropped, outbox.unacknowledged) == (1, 2)
+
+
 async def test_an_acknowledgement_covers_all_up_to_its_number(recorder: Recorder, outbox: Outbox):
     """In pieces, several at once, or older than one before."""
     for _ in range(5):
