@@ -58,7 +58,14 @@ class Observer:
     )
 
     def __init__(
-        self, dialect: Dialect | None, *, event_stream: bool, content_encoding: str, event_bytes: int, body_bytes: int
+        self,
+        dialect: Dialect | None,
+        *,
+        event_stream: bool,
+        content_encoding: str,
+        event_bytes: int,
+        body_bytes: int,
+        choices: int | None = None,
     ) -> None:
         self._dialect = dialect
         """None once nothing more is read."""
@@ -66,6 +73,7 @@ class Observer:
         self._body_bytes = body_bytes
         self._body = bytearray()
         self._reading = Reading()
+        self._reading.choices = choices
         self._reading.texts = None if dialect is None else defaultdict(list)
         self._unmeasured_bytes = 0
         self._splitter = EventSplitter(event_bytes)

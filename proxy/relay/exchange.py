@@ -407,6 +407,7 @@ class Exchange:
             content_encoding=head.content_encoding,
             event_bytes=limits.event_bytes,
             body_bytes=limits.observed_body_bytes,
+            choices=self._facts.choices,
         )
         if self._usage_asked and upstream.upstream.usage == "inject" and head.event_stream and head.status == 200:
             if head.content_encoding:

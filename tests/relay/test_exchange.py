@@ -518,6 +518,29 @@ async def test_a_client_that_leaves_at_the_terminal_event_had_a_whole_answer():
         assert (await served.ask(chat(STREAMED))).body == b"second"
 
 
+@pytest.mark.parametrize(
+    ("events", "end"),
+    [
+        ([CHUNK, STOP], End.CLIENT_DISCONNECT),
+        ([CHUNK, STOP, STOP.replace(b'"index":0', b'"index":1')], End.COMPLETE),
+        ([CHUNK, STOP, b"[DONE]"], End.COMPLETE),
+    ],
+)
+async def test_a_client_that_leaves_has_its_answer_when_every_choice_has_ended(events: list[bytes], end: End):
+    """With n=2 the end of the first choice is not the end, even before anything came of the second."""
+
+    async def script(link: Link) -> None:
+        await link.head()
+        await link.send(chunked(sse(*events), EVENT_STREAM).removesuffix(b"0\r\n\r\n"))
+
+    async with Provider(script) as provider, relay(provider.url) as served:
+        client = await served.connect()
+        await client.send(chat(STREAMED | {"n": 2}))
+        await client.has(sse(*events)[-1])
+        await client.close()
+        assert (await served.record()).end is end
+
+
 async def test_a_client_that_only_half_closes_is_leaving():
     """FIN while an answer is due is leaving, as documented."""
     async with Provider(silent) as provider, relay(provider.url) as served:

@@ -51,6 +51,7 @@ class Reading:
 
     __slots__ = (
         "answered",
+        "choices",
         "degraded",
         "done",
         "error_type",
@@ -74,6 +75,8 @@ class Reading:
         self.system_fingerprint: str | None = None
         self.finish_reasons: dict[int, str] = {}
         """By choice index."""
+        self.choices: int | None = None
+        """Choices that the request asked for; None when unknown."""
         self.open_choices: set[int] = set()
         """Choices that were seen and have no finish reason yet."""
         self.usage: Usage | None = None
@@ -100,7 +103,9 @@ class Reading:
     @property
     def terminal_seen(self) -> bool:
         """True when the response said itself that it was over."""
-        return self.done or self.error_type is not None or (bool(self.finish_reasons) and not self.open_choices)
+        if self.done or self.error_type is not None:
+            return True
+        return len(self.finish_reasons) >= (self.choices or 1) and not self.open_choices
 
 
 class Dialect(Protocol):
