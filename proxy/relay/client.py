@@ -178,8 +178,7 @@ class Client(asyncio.Protocol):
         if self._in_body:
             self._read(data)
         elif exchange is None:
-            # What is held came first; and a client that takes no answer gets no further one to take.
-            if self._held or self._blocked:
+            if self._held:  # that came first
                 self._hold(data)
             else:
                 self._read(data)
@@ -239,7 +238,7 @@ class Client(asyncio.Protocol):
             while data and not self._closing:
                 if self._in_body:
                     data = self._read_body(data, at_ns)
-                elif self._exchange is None and not self._blocked:
+                elif self._exchange is None and not self._blocked:  # who takes no answer gets no further one to take
                     data = self._read_head(data, at_ns)
                 else:
                     self._hold(data)

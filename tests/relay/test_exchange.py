@@ -18,6 +18,7 @@ from proxy.relay.upstream import Upstream
 from tests.support.provider import (
     EVENT_STREAM,
     ID,
+    PATIENCE_S,
     Link,
     Message,
     Provider,
@@ -1134,6 +1135,29 @@ async def test_a_client_that_does_not_read_pauses_its_upstream():
         record = await served.record()
         assert (record.end, record.response_bytes) == (End.COMPLETE, size)
         assert record.client_blocked_ns > 0
+
+
+async def test_a_client_that_stays_blocked_has_one_idle_time_and_is_measured_to_its_end():
+    """What still arrives while it takes nothing renews no timeout; the time until it left counts as blocked."""
+
+    async def script(link: Link) -> None:
+        await link.request()
+        await link.send(b"HTTP/1.1 200 OK\r\nContent-Length: 40000000\r\n\r\n" + b"x" * 20_000_000)
+
+    async with Provider(script) as provider, relay(provider.url) as served:
+        client = await served.connect(receive_buffer_bytes=65536)
+        await client.stop_reading()
+        await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        (inner,) = await clients(served)
+        async with asyncio.timeout(PATIENCE_S):
+            while not inner._exchange or not inner._exchange._blocked_since_ns:
+                await asyncio.sleep(0)
+        deadline_ns, since_ns = inner.deadline_ns, inner._exchange._blocked_since_ns
+        inner._exchange.response_data(b"x", False, deadline_ns)
+        assert inner.deadline_ns == deadline_ns
+        await client.reset()
+        record = await served.record()
+        assert (record.end, record.client_blocked_ns) == (End.CLIENT_DISCONNECT, record.ended_ns - since_ns)
 
 
 async def clients(served: Served) -> list[Any]:
