@@ -254,20 +254,20 @@ class Client(asyncio.Protocol):
     def _read_head(self, data: bytes, at_ns: int) -> bytes:
         worker = self._worker
         known = self._known
-        if known is not None and not self._raw_head:
+        parser = self._head_parser
+        if known is not None and parser is None:
             same = known.matches(data)
             if same is not None and self._route is not None:
                 head_bytes, content_length, traceparent = same
                 self._accepted_ns = at_ns
                 self._begin(self._route, content_length, traceparent or self._route.traceparent, at_ns)
                 return data[head_bytes:]
-        parser = self._head_parser
         if parser is None:
             parser = self._head_parser = HeadParser()
+            self.set_deadline(self._worker.client_body_ns, at_ns)  # once: empty lines before a head do not renew it
         before = len(self._raw_head)
         if not before:
             self._accepted_ns = at_ns
-            self.set_deadline(self._worker.client_body_ns, at_ns)
         raw = self._raw_head + data if before else data
         end = raw.find(b"\r\n\r\n", max(before - 3, 0)) + 4
         limit = worker.settings.limits.header_bytes

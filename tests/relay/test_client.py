@@ -163,6 +163,30 @@ async def test_a_head_that_drips_is_408():
         assert served.worker.connections_malformed == 1
 
 
+async def test_empty_lines_do_not_renew_the_time_for_a_head():
+    """However many precede a request (RFC 9112 2.2), the time runs from the first; and they are part of no request."""
+    async with Provider(echo) as provider, relay(provider.url) as served:
+        client = await served.connect()
+        await client.send(GET % 1)
+        assert (await client.message()).body == b"/1"
+        (inner,) = served.worker.clients
+
+        async def deadline_ns(lines: bytes) -> int:
+            """The client's, once these were read."""
+            before = inner._accepted_ns
+            await client.send(lines)
+            async with asyncio.timeout(PATIENCE_S):
+                while inner._accepted_ns == before:
+                    await asyncio.sleep(0)
+            return inner.deadline_ns
+
+        first = await deadline_ns(b"\r\n\r\n")
+        assert await deadline_ns(b"\r\n\r\n") == first
+        assert await deadline_ns(b"\r\n\r\nGET") == first
+        await client.send((GET % 1)[3:])
+        assert (await client.message()).body == b"/1"
+
+
 async def test_half_a_head_and_then_the_end_is_counted():
     """No exchange, no record: a counter."""
     async with Provider(silent) as provider, relay(provider.url) as served:
@@ -290,6 +314,23 @@ async def test_a_client_that_takes_no_answers_gets_no_further_ones_made():
                 await asyncio.sleep(0)
         assert [record.end for record in await served.records(count)] == [End.COMPLETE] * count
         assert len(provider.links) == 1
+
+
+async def test_a_request_of_a_client_that_has_not_taken_its_last_answer_waits():
+    """Nothing was held before it, and no exchange is under way: it is held all the same, until the client takes bytes."""
+    async with Provider(echo) as provider, relay(provider.url) as served:
+        client = await served.connect()
+        await client.send(GET % 1)
+        assert (await client.message()).body == b"/1"
+        (inner,) = served.worker.clients
+        inner.pause_writing()  # as the transport says it
+        await client.send(GET % 2)
+        async with asyncio.timeout(PATIENCE_S):
+            while not inner._held and served.worker.exchanges == 1:
+                await asyncio.sleep(0)
+        assert served.worker.exchanges == 1
+        inner.resume_writing()
+        assert (await client.message()).body == b"/2"
 
 
 async def _clients(clients: set) -> list:
