@@ -377,7 +377,7 @@ class Exchange:
     def interim(self, status: int, reason: bytes, headers: Headers) -> None:
         """A 1xx head: passed on, except 100, which was answered here, and to HTTP/1.0 (RFC 9110 15.2)."""
         if status != 100 and not self._head.http10:
-            kept = without(headers, (b"connection", b"keep-alive", b"transfer-encoding", b"upgrade"))
+            kept = without(headers, (b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"content-length"))
             self._client.write(serialise(b"HTTP/1.1 %d %b" % (status, reason), kept))
 
     def response_head(self, head: ResponseHead, at_ns: int) -> None:

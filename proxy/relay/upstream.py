@@ -228,6 +228,9 @@ class Upstream(asyncio.Protocol):
         status = self._parser.get_status_code()
         headers, self._headers = self._headers, []
         reason, self._reason = self._reason, b""
+        if status < 100:
+            self._refusal = RefusalError("upstream_reset", "The upstream's answer has no valid status.")
+            raise self._refusal
         if 100 <= status < 200 and status != 101:
             self.exchange.interim(status, reason, headers)
             return

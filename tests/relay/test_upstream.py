@@ -79,7 +79,8 @@ async def test_interim_answers_pass_but_for_100():
     """103 and others reach the client in order, without hop-by-hop headers; 100 was answered by us."""
     answer = (
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
-        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nKeep-Alive: timeout=5\r\nLink: </b>\r\n\r\n" + ok()
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nKeep-Alive: timeout=5\r\nContent-Length: 7\r\nLink: </b>\r\n\r\n"
+        + ok()
     )
     async with Provider(answering(answer)) as provider, relay(provider.url) as served:
         client = await served.connect()
@@ -127,6 +128,8 @@ BAD_ANSWERS = {
     "obs-fold": b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 2\r\n\r\nok",
     "bare LF": b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
     "NUL": b"HTTP/1.1 200 OK\r\nX: a\0b\r\nContent-Length: 2\r\n\r\nok",
+    "a status of 0": b"HTTP/1.1 000 No\r\nContent-Length: 0\r\n\r\n",
+    "a status of two digits": b"HTTP/1.1 099 No\r\nContent-Length: 0\r\n\r\n",
     "a head without end": b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 1000,
     "endless interim answers": b"HTTP/1.1 102 Processing\r\n\r\n" * 1000,
 }
