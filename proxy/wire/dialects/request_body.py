@@ -6,6 +6,7 @@ Source: RFC 8259 (duplicate names, escaped names); ARCHITECTURE.md 5.6.
 """
 
 import re
+import unicodedata
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -54,9 +55,20 @@ def request_facts(
     """Facts of a request; what is read here has the same name in every dialect.
 
     `degraded` is `limit_type` when a limit is no whole number from 0 up, `limit_twice` when a limit field occurs more than once (then the
-    largest counts).
+    largest counts), `ambiguous_key` when an upstream might read another limit, model or `stream` than is read here: it occurs twice, or
+    there is a member whose name differs in case, `-`, `_` or compatibility characters only, which some servers take for the same.
     """
-    limits, degraded = _limits(limit_fields, body, request)
+    judged = (*limit_fields, *_JUDGED)
+    spans = None if _are_spelled_once(judged, body, request) else find_values(body, judged)
+    limits, degraded = _limits(limit_fields, body, request, spans)
+    if degraded is None and (
+        (spans is not None and any(sum(found.key == name for found in spans) > 1 for name in _JUDGED))
+        or not (
+            _USUAL.issuperset(request)
+            or _lookalikes(limit_fields).isdisjoint(map(_folded, (request.keys() - _USUAL).difference(limit_fields)))
+        )
+    ):
+        degraded = "ambiguous_key"
     # A request has five members of the fifty that it may have, so go by what is there.
     read = {name: reader(request[name]) for name, reader in _READERS.items() if name in request}
     return RequestFacts(
@@ -115,20 +127,17 @@ def output_type(value: object) -> str | None:
     return {"text": "text", "json_object": "json", "json_schema": "json"}.get(kind) if type(kind) is str else None
 
 
-def _limits(fields: tuple[str, ...], body: bytes, request: dict[str, Any]) -> tuple[Limits, str | None]:
-    """Limits in force and what is wrong with them. The body's bytes are searched only when a name could be there twice."""
+def _limits(
+    fields: tuple[str, ...], body: bytes, request: dict[str, Any], spans: list[Found] | None
+) -> tuple[Limits, str | None]:
+    """Limits in force and what is wrong with them; `spans` are given when a name could be there twice."""
     sent: list[tuple[str, Any]] = [(name, request[name]) for name in fields if name in request]
     degraded = None
-    if not all(_is_spelled_once(body, name) for name, _ in sent):
-        spans = find_values(body, fields)
-        if len(spans) > len(sent):
+    if spans is not None:
+        found = [(name, each) for name in fields for each in spans if each.key == name]
+        if len(found) > len(sent):
             degraded = "limit_twice"
-            sent = [
-                (name, _scalar(body[found.start : found.end]))
-                for name in fields
-                for found in spans
-                if found.key == name
-            ]
+            sent = [(name, _scalar(body[each.start : each.end])) for name, each in found]
     limits: dict[str, int] = {}
     for name, value in sent:
         if value is None:
@@ -174,6 +183,28 @@ def _scalar(text: bytes) -> Any:
         return True
 
 
+def _are_spelled_once(names: tuple[str, ...], body: bytes, request: dict[str, Any]) -> bool:
+    """True when each of these members that is there can only be there once."""
+    if b"\\u00" in body and _ESCAPED_ASCII.search(body) is not None:
+        return False
+    for name in names:  # noqa: SIM110 -- a generator costs as much as the search
+        if name in request and body.count(_quoted(name)) != 1:
+            return False
+    return True
+
+
+def _folded(name: str) -> str:
+    """A member's name as the most lenient server might compare it."""
+    if not name.isascii():
+        name = unicodedata.normalize("NFKC", name.encode("utf-8", "replace").decode())
+    return name.casefold().replace("_", "").replace("-", "")
+
+
+@cache
+def _lookalikes(fields: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(map(_folded, (*fields, *_JUDGED)))
+
+
 def _is_spelled_once(body: bytes, name: str) -> bool:
     """True when a member name occurs once, nested ones included, and no escape could spell it another way."""
     return body.count(_quoted(name)) == 1 and (b"\\u00" not in body or _ESCAPED_ASCII.search(body) is None)
@@ -183,6 +214,20 @@ def _is_spelled_once(body: bytes, name: str) -> bool:
 def _quoted(name: str) -> bytes:
     return b'"%b"' % name.encode()
 
+
+_JUDGED = ("model", "stream")
+"""Members besides the limits that rules are matched by."""
+
+_USUAL = frozenset(
+    """
+    model stream max_tokens max_completion_tokens max_output_tokens messages prompt input system instructions temperature top_p top_k n
+    stop stop_sequences seed user metadata store tools tool_choice parallel_tool_calls functions function_call response_format text
+    stream_options logprobs top_logprobs logit_bias frequency_penalty presence_penalty reasoning reasoning_effort thinking verbosity
+    modalities audio prediction service_tier safety_identifier prompt_cache_key prompt_cache_retention previous_response_id include
+    truncation background conversation best_of echo suffix extra_body provider models route plugins transforms usage
+    """.split()  # noqa: SIM905 -- sixty lines otherwise
+)
+"""Names that are looked at no further, because most requests have no others."""
 
 _READERS: dict[str, Callable[[object], Any]] = {
     "temperature": _number,

@@ -185,3 +185,48 @@ def test_cap_and_usage_go_together():
     assert rewritten(body, Action.CAPPED, 64, ask_usage=True) == (
         b'{"stream":true,"stream_options":{"include_usage":true},"max_tokens":64}'
     )
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        *('"MAX_TOKENS":9', '"maxTokens":9', '"max-tokens":9', '"Model":"x"', '"\\u004dodel":"x"', '"STREAM":true'),
+        *(
+            '"\u017ftream":true',
+            '"\uff4dodel":"x"',
+            '"model":"x"',
+            '"mod\\u0065l":"x"',
+            '"stream":true',
+            '"Max_Completion_Tokens":1',
+        ),
+    ],
+)
+def test_a_member_that_some_server_takes_for_another_is_ambiguous(member):
+    """Go's servers ignore case, others take the first of two; what is read is told all the same."""
+    body = f'{{{member},"model":"m","stream":false,"max_tokens":5}}'.encode()
+    assert CHAT.read_request(body) == facts(model="m", limits=(("max_tokens", 5),), degraded="ambiguous_key")
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        *(
+            '"models":["a"]',
+            '"stream_options":null',
+            '"x":{"model":"y","stream":1}',
+            '"x":"\\"model\\":\\"y\\""',
+            '"max_new_tokens":9',
+        ),
+        *(
+            '"n_predict":9',
+            '"model_kwargs":{"MODEL":1}',
+            '"user":"\\u0027model\\u0022"',
+            '"streaming":true',
+            '"\\ud800":1',
+        ),
+    ],
+)
+def test_members_of_other_meaning_are_not_ambiguous(member):
+    """No request of a client library is refused."""
+    body = f'{{{member},"model":"m","stream":false,"max_tokens":5}}'.encode()
+    assert CHAT.read_request(body) == facts(model="m", limits=(("max_tokens", 5),))
