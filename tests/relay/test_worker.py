@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import os
-import signal
 import socket
 import ssl
 import subprocess
@@ -311,7 +309,7 @@ class Process:
 
 
 @pytest.mark.asyncio(loop_factories=["asyncio"])
-@pytest.mark.parametrize("how", ["SIGTERM", "end of the control socket"])
+@pytest.mark.parametrize("how", ["the word", "end of the control socket"])
 async def test_a_worker_process_serves_reloads_and_leaves(how: str, tmp_path: Path):
     """Ready, heartbeats, a request, another policy, and a clean end, with no recorder anywhere."""
     body = b'{"model":"m","max_tokens":5000}'
@@ -320,7 +318,6 @@ async def test_a_worker_process_serves_reloads_and_leaves(how: str, tmp_path: Pa
         worker = Process(provider.url, tmp_path / "nobody")
         assert await worker.hear("ready") is True
         assert (await worker.hear("heartbeat"))["exchanges"] == 0
-        os.kill(worker.process.pid, signal.SIGINT)  # the terminal's; the supervisor decides what it means
         worker.say({"policy": {"version": 1, "rules": [{"name": "cap", "do": "cap", "max_tokens": 10}]}})
         digest = rules.parse({"version": 1, "rules": [{"name": "cap", "do": "cap", "max_tokens": 10}]}).digest
         while (await worker.hear("heartbeat"))["policy_digest"] != digest:
@@ -329,8 +326,8 @@ async def test_a_worker_process_serves_reloads_and_leaves(how: str, tmp_path: Pa
         writer.write(request)
         assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 OK")
         assert provider.links[0].received.endswith(body.replace(b"5000", b"10"))
-        if how == "SIGTERM":
-            worker.process.terminate()
+        if how == "the word":
+            worker.say({"leave": True})
         else:
             worker.control.shutdown(socket.SHUT_RDWR)
         assert await reader.read() == b""
