@@ -324,7 +324,14 @@ class ExchangeRecord(NamedTuple):
         """`policy` when a cap or an inserted limit cut the answer, `client` when the client's own limit did."""
         if not self.cut:
             return None
-        return "policy" if self.decision.action in {Action.CAPPED, Action.INSERTED} else "client"
+        action, forwarded, requested = (
+            self.decision.action,
+            self.decision.forwarded_max_tokens,
+            self.request.requested_max_tokens,
+        )
+        # A cap may have lowered only a field that the provider reads after the one in force.
+        lowered = action is Action.CAPPED and (requested is None or forwarded is None or forwarded < requested)
+        return "policy" if lowered or action is Action.INSERTED else "client"
 
     @property
     def utilization(self) -> float | None:

@@ -120,8 +120,18 @@ def test_time_per_output_token_needs_two_tokens_and_a_stream():
 )
 def test_an_answer_is_cut_when_any_choice_ended_at_the_limit(reasons, action, words, cut, by):
     """By the policy when it set the limit, else by the client's own."""
-    record = make_record(response={"finish_reasons": reasons}, decision={"action": action})
+    request = {"limits": (("max_tokens", 900),)}
+    decision = {"action": action, "forwarded_max_tokens": 512}
+    record = make_record(response={"finish_reasons": reasons}, request=request, decision=decision)
     assert (record.finish_words, record.cut, record.truncated_by) == (words, cut, by)
+
+
+def test_a_cap_of_a_field_that_is_not_in_force_cuts_nothing():
+    """The client's own smaller limit did, although the policy lowered the larger one beside it."""
+    request = {"limits": (("max_completion_tokens", 10), ("max_tokens", 9999))}
+    decision = {"action": Action.CAPPED, "forwarded_max_tokens": 10}
+    record = make_record(response={"finish_reasons": ("length",)}, request=request, decision=decision)
+    assert record.truncated_by == "client"
 
 
 def test_utilization_and_slack_are_of_the_forwarded_limit():
