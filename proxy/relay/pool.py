@@ -7,6 +7,7 @@ Only here is an upstream's host resolved and connected, from the settings and no
 
 import asyncio
 import base64
+import logging
 import os
 import socket
 import ssl
@@ -22,6 +23,10 @@ from proxy.settings import Settings
 from proxy.settings import Upstream as UpstreamSettings
 
 __all__ = ["Pool"]
+
+_log = logging.getLogger(__name__)
+
+_WARN_NS = 10_000_000_000
 
 _IDLE_S = 4.0
 """Kept without a word of the upstream about it; node closes after 5 s, uvicorn too."""
@@ -49,6 +54,7 @@ class Pool:
         self.insert_field = _insert_field(upstream)
         self.usage_refused: set[bytes] = set()
         """Paths (`Route.usage_key`) on which this upstream refused to be asked for usage."""
+        self._warned_ns = -_WARN_NS
         self._keepalive_s = settings.timeouts.keepalive_s
         self._loop = asyncio.get_running_loop()
         self._tls = _tls_context(upstream) if upstream.scheme == "https" else None
@@ -100,21 +106,20 @@ class Pool:
     async def _connect(self, connected: Callable[[Upstream], None], failed: Callable[[str], None]) -> None:
         try:
             connection = await self._open()
-        except ssl.SSLCertVerificationError as error:
-            failed(f"its certificate was refused ({error.verify_message})")
-        except ssl.SSLError as error:
-            failed(f"TLS failed ({error.reason})")
-        except socket.gaierror:
-            failed("its name could not be resolved")
-        except UnicodeError:
-            failed("its name is none that could be resolved")
-        except OSError as error:
-            failed(os.strerror(error.errno).lower() if error.errno else type(error).__name__)
-        except Exception as error:  # noqa: BLE001 -- its text may quote a credential, and silence would leave a client waiting
-            failed(type(error).__name__)
+        except Exception as error:  # noqa: BLE001 -- whatever it is, silence would leave a client waiting
+            reason = _reason(error)
+            self._warn(reason)
+            failed(reason)
         else:
             self._connections.add(connection)
             connected(connection)
+
+    def _warn(self, reason: str) -> None:
+        """Log an upstream that cannot be reached, at most every ten seconds: each request finds the same."""
+        now_ns = monotonic_ns()
+        if now_ns - self._warned_ns > _WARN_NS:
+            self._warned_ns = now_ns
+            _log.warning("upstream %s (%s:%d) cannot be reached: %s", self.upstream.name, self.host, self.port, reason)
 
     async def _open(self) -> Upstream:
         upstream = self.upstream
@@ -168,6 +173,21 @@ class Pool:
                 raise ConnectionRefusedError(None, "the forward proxy closed")
         if answer.split(b" ", 2)[1:2] != [b"200"]:
             raise ConnectionRefusedError(None, "the forward proxy refused")
+
+
+def _reason(error: Exception) -> str:
+    """Why a connection failed, without addresses, and without texts that may quote a credential."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate was refused ({error.verify_message})"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed ({error.reason})"
+    if isinstance(error, socket.gaierror):
+        return "its name could not be resolved"
+    if isinstance(error, UnicodeError):
+        return "its name is none that could be resolved"
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno).lower()
+    return type(error).__name__
 
 
 def _insert_field(upstream: UpstreamSettings) -> str:

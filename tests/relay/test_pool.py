@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -408,3 +409,16 @@ async def test_without_proxy_env_the_environment_names_no_upstream(monkeypatch: 
         assert (await served.ask(GET)).body == b"ok"
         assert forward.links == []
         assert read_message(provider.links[0].received) is not None
+
+
+async def test_an_upstream_that_cannot_be_reached_is_logged_once(caplog: pytest.LogCaptureFixture):
+    """With its name and address, not for each request: the client is told the name alone."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    async with relay(f"http://127.0.0.1:{port}") as served:
+        for _ in range(2):
+            answer = await served.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert (answer.status, answer.value(b"x-lengthwise-error")) == (502, b"upstream_connect")
+            assert str(port).encode() not in answer.body
+    warnings = [each.getMessage() for each in caplog.records if each.name == "proxy.relay.pool"]
+    assert warnings == [f"upstream u0 (127.0.0.1:{port}) cannot be reached: connection refused"]
