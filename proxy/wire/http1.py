@@ -44,6 +44,7 @@ _PROXY_ONLY = frozenset((b"proxy-authenticate", b"proxy-authorization"))
 
 _REQUEST_SPECIAL = _HOP_BY_HOP | _PROXY_ONLY | {b"host", b"content-length", b"expect", b"http2-settings"}
 _RESPONSE_SPECIAL = _HOP_BY_HOP | _PROXY_ONLY | {b"content-length", b"content-type", b"content-encoding"}
+_LISTS = frozenset((b"content-encoding", b"tracestate"))
 # Names that some servers read as a framing header although it is spelled with an underscore.
 _LOOKALIKES = frozenset((b"transfer_encoding", b"content_length", b"content-length_", b"transfer-encoding_"))
 
@@ -262,7 +263,9 @@ def read_request_head(
         name = pair[0].lower()
         if name not in _REQUEST_SPECIAL:
             if name in interesting:
-                named[name] = pair[1]
+                # Of a list header every line counts (RFC 9110 5.3), or what is judged is not what is read.
+                before = named.get(name) if name in _LISTS else None
+                named[name] = pair[1] if before is None else before + b", " + pair[1]
             if name in _LOOKALIKES:
                 raise _malformed("a header that looks like a framing header")
             forward.append(pair)

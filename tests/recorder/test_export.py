@@ -154,7 +154,9 @@ def test_a_bad_collector_costs_counted_spans_and_one_line(
     assert counts.exported == 0
     assert counts.last_failure == reason
     (line,) = lines = [record.getMessage() for record in caplog.records if record.name.startswith("proxy.")]
-    assert line.startswith(f"OTLP export of traces fails ({reason}), see OTEL_EXPORTER_OTLP_ENDPOINT: 2 failed, 0 dropped so far")
+    assert line.startswith(
+        f"OTLP export of traces fails ({reason}), see OTEL_EXPORTER_OTLP_ENDPOINT: 2 failed, 0 dropped so far"
+    )
     assert "127.0.0.1" not in lines[0]
 
 

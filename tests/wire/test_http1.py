@@ -575,3 +575,16 @@ def test_what_is_accepted_has_one_meaning(parts: list[bytes], tail: bytes, step:
         return
     if reader.complete:
         assert _Llhttp().feed(data[: at - len(rest)]) == body
+
+
+def test_every_line_of_a_list_header_counts():
+    """What the policy judges is what the upstream reads; of other headers the last line is taken."""
+    headers = [
+        (b"Host", b"a"),
+        (b"Content-Encoding", b"br"),
+        (b"X-App", b"one"),
+        (b"content-encoding", b"identity"),
+        (b"X-App", b"two"),
+    ]
+    head = read_request_head(b"POST", b"/", "1.1", headers, frozenset((b"content-encoding", b"x-app")))
+    assert head.named == {b"content-encoding": b"br, identity", b"x-app": b"two"}
