@@ -201,7 +201,7 @@ def read_body(body: bytes, reading: Reading) -> None:
             index = choice.get("index")
             index = _open(position if index is None else index, reading)
             _finish(index, choice, reading)
-            if reading.usage is not None:
+            if reading.usage is not None and reading.usage.output_tokens is not None:
                 continue  # counted by the provider: its text is not needed
             message = choice.get("message")
             reading.keep(_said(message) if type(message) is dict else choice.get("text"), index)
