@@ -1,6 +1,7 @@
 """The observer finds the facts of every golden answer at any chunking, stamps them with the right read, and cannot hurt."""
 
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from proxy.record import ResponseFacts, Usage
 from proxy.wire.dialects import DIALECTS, match
 from tests.support.answers import golden, without_stamps
 from tests.support.encodings import PACK
+from tests.support.records import START_NS, make_record
 from tests.support.sse import cut_at, one_by_one
 
 CHAT = match(b"/v1/chat/completions")
@@ -65,7 +67,7 @@ def test_a_golden_answer_has_its_facts_at_any_chunking(dialect, answer):
         assert facts == answer.facts._replace(first_chunk_ns=10, end_ns=len(reads) * 10)
 
 
-@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
 @each(STREAMS + ANSWERS)
 def test_a_packed_answer_has_the_same_facts(dialect, answer, coding):
     """A copy is decoded, whatever the reads."""
@@ -415,3 +417,30 @@ def test_a_character_that_two_events_divide_is_whole_in_the_text():
     """JSON may spell half of a surrogate pair; what stays half cannot be sent on and is replaced."""
     halves = [TOKEN.replace(b'"a"', half) for half in (b'"\\ud83d"', b'"\\ude00"', b'"\\ud83d"')]
     assert told(halves) == ["\U0001f600\ufffd"]
+
+
+def test_ttft_and_tpot_of_a_scripted_stream_are_those_computed_by_hand():
+    """Sent at 3 ms; the role at 100, tokens at 180, 200, 240 and 300 ms: TTFT 177 ms, not 97, and 40 ms for each further token."""
+    usage = b'data: {"choices":[],"usage":{"prompt_tokens":2,"completion_tokens":4,"total_tokens":6}}\n\n'
+    script = [(100, ROLE), (180, TOKEN), (200, TOKEN), (240, TOKEN), (300, TOKEN), (310, STOP), (320, usage)]
+    reader = observer()
+    for at_ms, event in script:
+        reader.feed(event, START_NS + at_ms * 1_000_000)
+    record = make_record(request_sent_ns=START_NS + 3_000_000, response=reader.finish(START_NS + 330_000_000))
+    assert (record.ttfc_s, record.ttft_s, record.last_token_s, record.e2e_s) == (0.097, 0.177, 0.297, 0.317)
+    assert record.tpot_s == 0.12 / 3
+
+
+@pytest.mark.parametrize("event_stream", [True, False])
+@pytest.mark.parametrize("piece", [b"data: " + b"x" * 8186, b"x" * 8192, b": c\n" * 2048, b"data:\n" * 1365])
+def test_endless_bytes_are_not_kept(piece, event_stream):
+    """64 MiB of a line, a body, comments or empty data that never end: no more than a few times the bound is held."""
+    reader = observer(event_stream=event_stream, event_bytes=1 << 16, body_bytes=1 << 16)
+    tracemalloc.start()
+    try:
+        for number in range(8192):
+            reader.feed(piece, number)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 1 << 20

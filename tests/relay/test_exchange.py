@@ -1545,3 +1545,32 @@ async def test_invariant_6_a_cap_is_set_in_the_field_that_a_named_upstream_reads
             "max_tokens": 100,
         }
         assert (await served.record()).decision.limit_field == "max_tokens"
+
+
+# -- everything else ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "pieces"),
+    [
+        (b"/v1/threads/t1/runs", EVENT_STREAM, sse(b'{"object":"thread.message.delta"}', b"[DONE]")),
+        (b"/v1/images/generations", EVENT_STREAM, sse(b'{"type":"image_generation.partial_image"}')),
+        (b"/v1/audio/transcriptions", EVENT_STREAM, sse(b'{"type":"transcript.text.delta","delta":"a"}')),
+        (b"/v1/audio/speech", b"Content-Type: audio/mpeg", [bytes(range(256)), b"\xff" * 5000]),
+    ],
+)
+async def test_answers_of_no_dialect_pass_as_they_are_and_are_timed(path: bytes, kind: bytes, pieces: list[bytes]):
+    """Opaque: the same bytes, a first byte and an end, and nothing that only a dialect could know."""
+    async with Provider(answering(chunked(pieces, kind))) as provider, relay(provider.url) as served:
+        answer = await served.ask(post(path, b'{"stream":true}'))
+        assert (answer.body, answer.value(b"content-type")) == (b"".join(pieces), kind.split(b": ")[1])
+        assert provider.links[0].received.endswith(b'{"stream":true}')
+        record = await served.record()
+        assert (record.end, record.request.dialect, record.ttft_s, record.usage_source) == (
+            End.COMPLETE,
+            "opaque",
+            None,
+            "none",
+        )
+        assert record.ttfc_s is not None
+        assert record.e2e_s is not None
