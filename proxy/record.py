@@ -73,8 +73,10 @@ class RequestFacts(NamedTuple):
     model: str | None = None
     stream: bool = False
     """True when the client asked for a stream."""
-    limits: tuple[tuple[str, int], ...] = ()
-    """Every limit field that was sent with a number, in the order in which the provider reads them; null is absent."""
+    limits: tuple[tuple[str, int | None], ...] = ()
+    """Every limit field that was sent with a number, in the order in which the provider reads them; null is absent.
+
+    None is a number that asks for no limit (llama.cpp `n_predict: -1`)."""
     choices: int | None = 1
     """Answers asked for (`n`, `best_of`, prompts). None when unreadable."""
     include_usage: bool | None = None
@@ -89,6 +91,12 @@ class RequestFacts(NamedTuple):
     service_tier: str | None = None
     output_type: str | None = None
     """`text` or `json`, from `response_format`."""
+    degraded_field: str | None = None
+    """The member that `degraded` is about, one of those that we know; None when it is about the whole body."""
+    floors: tuple[tuple[str, int], ...] = ()
+    """Least lengths that were sent (`min_tokens`)."""
+    thinking_budget_tokens: int | None = None
+    """`thinking.budget_tokens`: the limit must stay above it."""
 
     @property
     def limit_field(self) -> str | None:
@@ -97,7 +105,7 @@ class RequestFacts(NamedTuple):
 
     @property
     def requested_max_tokens(self) -> int | None:
-        """The limit in force as the client sent it; None when it sent none."""
+        """The limit in force as the client sent it; None when it sent none, or asked for none."""
         return self.limits[0][1] if self.limits else None
 
 
@@ -121,8 +129,12 @@ class Decision(NamedTuple):
     limit_field: str | None = None
     """The field that carries the forwarded limit."""
     arm: str | None = None
-    """Experiment arm; None outside experiments."""
+    """Experiment arm, a number of tokens or `none`; None outside experiments."""
     shadow: tuple[ShadowDecision, ...] = ()
+    cap_tokens: int | None = None
+    """What every limit above it is lowered to; None where nothing is."""
+    unit: str | None = None
+    """What was randomised, where it was not the single request: a bucket of header values, or `block:N` of time."""
 
 
 class Usage(NamedTuple):
@@ -454,7 +466,10 @@ def from_line(line: bytes | list[Any]) -> ExchangeRecord:
     usage = None if response.usage is None else _take(Usage, response.usage)
     return record._replace(
         end=End(record.end),
-        request=request._replace(limits=tuple((name, tokens) for name, tokens in request.limits)),
+        request=request._replace(
+            limits=tuple((name, tokens) for name, tokens in request.limits),
+            floors=tuple((name, tokens) for name, tokens in request.floors),
+        ),
         decision=decision._replace(
             action=Action(decision.action),
             shadow=tuple(ShadowDecision(rule, Action(action), limit) for rule, action, limit in decision.shadow),

@@ -73,6 +73,7 @@ _URL_PATH = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,=:@-]+)*", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 _NEEDED_HEADERS = {"authorization", "connection", "content-encoding", "content-length", "content-type", "host"}
+_LIMIT_FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(?:\.[A-Za-z_][A-Za-z0-9_-]*)*", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -200,6 +201,14 @@ def _keys(value: object, path: str, mistakes: list[Mistake]) -> Any:
     return dict(value)
 
 
+def _limit_field(value: object, path: str, mistakes: list[Mistake]) -> Any:
+    if not isinstance(value, str) or not _LIMIT_FIELD.fullmatch(value):
+        return refuse(
+            "expected the name of a member, or of one inside an object, such as options.num_predict", path, mistakes
+        )
+    return value
+
+
 _seconds = optional(number(above=0))
 
 
@@ -288,6 +297,8 @@ class Limits:
     """Exchanges per worker; 0 is no limit."""
     unknown_routes: str = member("pass", one_of("pass", "block"))
     upgrades: str = member("pass", one_of("pass", "block"))
+    limit_fields: tuple[str, ...] = member((), list_of(_limit_field))
+    """Dotted paths that are limits of the output besides those that are known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,22 +1,25 @@
 """What the rules do with one request.
 
-Layer: policy. Pure: facts in, a `Decision` out; the caller reads the clock and rewrites the body.
+Layer: policy. Pure: facts in, a `Decision` out; the caller reads the clock and rewrites the body. What requests have in
+common (upstream, model, key, headers that rules look at) is matched once and remembered with the policies.
 
-Invariant: a decision never raises a limit. The first matching enforce rule decides, even if it changes nothing; every
-matching shadow rule is recorded with what it would have done, wherever it stands.
+Invariant: a decision never raises a limit. The first matching armed enforce rule decides, even if it changes nothing;
+every matching shadow or disarmed rule is recorded with what it would have done, wherever it stands.
 
 Source: ARCHITECTURE.md 7 "Policies".
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from hashlib import blake2b
+from typing import NamedTuple, TypeVar
 
 from proxy.policy.live import Live
-from proxy.policy.rules import Match, PolicySet, Rule, When
+from proxy.policy.rules import NO_ARM, Condition, PolicySet, Rule, When
 from proxy.record import Action, Decision, RequestFacts, ShadowDecision
+from proxy.wire.dialects.base import UNREADABLE
 
-__all__ = ["Origin", "decide", "may_enforce"]
+__all__ = ["Origin", "decide", "may_enforce", "unmet"]
 
 _ABSENT_COMPLETIONS_TOKENS = 16
 """What the provider generates at most when a completions request has no limit (OpenAI API reference, completions)."""
@@ -25,10 +28,14 @@ _ABSENT_COMPLETIONS_TOKENS = 16
 _LEAST_RESPONSES_TOKENS = 16
 """Smallest limit that the provider accepts in a responses request (OpenAI API reference, responses)."""
 
+_REMEMBERED = 4096
+"""Combinations of upstream, model, key, application and headers that are matched once; then memory starts anew."""
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a request comes from and where it goes."""
+_Number = TypeVar("_Number", int, float)
+
+
+class Origin(NamedTuple):
+    """Where a request comes from and where it goes: all that rules look at besides the body."""
 
     upstream: str
     """Name of the upstream."""
@@ -38,118 +45,268 @@ class Origin:
     """Name of the client's key; None when it is not one of ours."""
     headers: Sequence[tuple[bytes, bytes]]
     """As received: any case, duplicates kept."""
+    id: str = ""
+    """The exchange's own: draws the arm of an experiment whose unit is the request."""
+    deployment: str | None = None
+    """Model that the path names (Azure): the upstream reads it there, whatever the body says."""
+    deadline_s: float | None = None
+    """The request's own deadline."""
+    insert_field: str | None = None
+    """Field in which a limit is inserted here."""
+    reads_only: str | None = None
+    """The field that this upstream reads, by its settings: a cap always sets it. None when they do not say."""
 
 
-def decide(
-    facts: RequestFacts,
-    origin: Origin,
-    policies: PolicySet,
-    live: Live,  # noqa: ARG001 -- deadlines and disarmed rules come from it
-    now_unix_s: float,
-) -> Decision:
-    """Apply the rules to one request; O(rules).
+class _Effect(NamedTuple):
+    action: Action
+    forwarded: int | None
+    field: str | None = None
+    cap_tokens: int | None = None
+    arm: str | None = None
+    unit: str | None = None
 
-    `limit_field` is the sent field that carries the limit; for `inserted` it is None, because the upstream's
-    `insert_field` names it.
+
+def decide(facts: RequestFacts, origin: Origin, policies: PolicySet, live: Live, now_unix_s: float) -> Decision:
+    """Apply the rules to one request.
+
+    O(rules) for what was not seen lately, else O(rules that match by all but body and time). `limit_field` is the field that carries the
+    limit: a sent one, or that in which one is to be inserted.
     """
     decided: Rule | None = None
     shadow: list[ShadowDecision] = []
-    model = facts.model
-    for rule in policies.rules:
-        match = rule.match
-        pattern = match.model  # the condition that most rules have, before the calls that look at all of them
-        if pattern is not None and (model is None or pattern.match(model) is None):
+    for rule, conditions in _chosen(facts, origin, policies):
+        enforces = rule.enforces and rule.name not in live.disarmed
+        if enforces and decided is not None:
             continue
-        if (
-            (decided is not None and rule.enforces)
-            or not _matches_body(match, facts)
-            or not _matches_origin(match, facts.dialect, origin, now_unix_s)
-        ):
+        if conditions and not all(holds(rule, facts, origin, policies, now_unix_s) for holds in conditions):
             continue
-        if rule.enforces:
+        if enforces:
             decided = rule
         else:
-            shadow.append(ShadowDecision(rule.name, *_effect(rule, facts)))
+            effect = _effect(rule, facts, origin, live, now_unix_s)
+            shadow.append(ShadowDecision(rule.name, effect.action, effect.forwarded))
     if decided is None:
         return Decision(
             forwarded_max_tokens=facts.requested_max_tokens, limit_field=facts.limit_field, shadow=tuple(shadow)
         )
-    action, forwarded = _effect(decided, facts)
-    field = None if action is Action.REJECTED else facts.limit_field
-    return Decision(action, decided.name, forwarded, field, shadow=tuple(shadow))
-
-
-def may_enforce(dialect: str, origin: Origin, policies: PolicySet, now_unix_s: float) -> bool:
-    """True when an enforce rule that caps or rejects could match by everything but the body.
-
-    Then a body that cannot be judged must not pass: it might be what the rule is there for (ARCHITECTURE.md 5.6).
-    """
-    return any(
-        rule.enforces and rule.do != "observe" and _matches_origin(rule.match, dialect, origin, now_unix_s)
-        for rule in policies.rules
+    effect = _effect(decided, facts, origin, live, now_unix_s)
+    return Decision(
+        effect.action,
+        decided.name,
+        effect.forwarded,
+        effect.field,
+        effect.arm,
+        tuple(shadow),
+        effect.cap_tokens,
+        effect.unit,
     )
 
 
-def _effect(rule: Rule, facts: RequestFacts) -> tuple[Action, int | None]:
-    """What the rule does, and the limit that is forwarded then."""
-    requested, cap = facts.requested_max_tokens, rule.max_tokens
-    if rule.do == "reject":
-        return Action.REJECTED, None
+def may_enforce(dialect: str, origin: Origin, policies: PolicySet, live: Live, now_unix_s: float) -> bool:
+    """True when a rule that caps or rejects could decide, as far as everything but the body tells.
+
+    Then a body that cannot be judged must not pass: it might be what the rule is there for (ARCHITECTURE.md 5.6). An exemption that holds
+    whatever the body says ends the search.
+    """
+    nothing = RequestFacts(dialect)
+    for rule in policies.rules:
+        if not rule.enforces or rule.name in live.disarmed:
+            continue
+        if any(
+            key not in _OF_BODY and not holds(rule, nothing, origin, policies, now_unix_s)
+            for key, holds in _CONDITIONS.items()
+        ):
+            continue
+        if rule.do != "observe":
+            return True
+        if rule.match.model is None and rule.match.stream is None and rule.match.requested is None:
+            return False
+    return False
+
+
+def unmet(rule: Rule, facts: RequestFacts, origin: Origin, policies: PolicySet, now_unix_s: float) -> str | None:
+    """The first key of `match` that does not hold; None when the rule matches."""
+    for key, holds in _CONDITIONS.items():
+        if not holds(rule, facts, origin, policies, now_unix_s):
+            return key
+    return None
+
+
+# -- what a rule does -------------------------------------------------------------------------------------------------
+
+
+def _effect(rule: Rule, facts: RequestFacts, origin: Origin, live: Live, now_unix_s: float) -> _Effect:
+    requested = facts.requested_max_tokens
+    if rule.do == "observe":
+        return _Effect(Action.NONE, requested, facts.limit_field)
+    too_many = rule.max_choices is not None and facts.choices is not None and facts.choices > rule.max_choices
+    if rule.do == "reject" or too_many:
+        return _Effect(Action.REJECTED, None)
+    arm, unit = (None, None) if rule.experiment is None else _arm(rule, origin, now_unix_s)
+    cap = _least(rule.max_tokens, None if arm is None or arm == NO_ARM else int(arm))
+    deadline_s = _least(rule.deadline_s, origin.deadline_s if rule.deadline_header else None)
+    if deadline_s is not None:
+        law = live.laws.get((origin.upstream, facts.model, rule.quantile))
+        if law is not None:
+            cap = _least(cap, max(law.tokens_within(deadline_s), rule.floor))
+        elif cap is None:
+            return _Effect(Action.UNDECIDED, requested, facts.limit_field, arm=arm, unit=unit)
     if cap is None:
-        return Action.NONE, requested
+        return _Effect(Action.NONE, requested, facts.limit_field, arm=arm, unit=unit)
     if facts.dialect == "responses":
         cap = max(cap, _LEAST_RESPONSES_TOKENS)
-    if requested is not None:
-        above = requested > cap or any(sent > cap for _, sent in facts.limits)
-        return (Action.CAPPED if above else Action.NONE), min(requested, cap)
+    effect = _capped(cap, rule, facts, origin)
+    budget = facts.thinking_budget_tokens
+    if (
+        budget is not None
+        and effect.action is not Action.NONE
+        and effect.forwarded is not None
+        and effect.forwarded <= budget
+        and (requested is None or requested > budget)
+    ):
+        effect = _Effect(Action.CONFLICT, None, cap_tokens=cap)
+    return effect._replace(arm=arm, unit=unit)
+
+
+def _capped(cap: int, rule: Rule, facts: RequestFacts, origin: Origin) -> _Effect:
+    """The effect of a cap: it lowers what was sent, or is inserted where nothing was."""
+    requested, limits, field = facts.requested_max_tokens, facts.limits, origin.reads_only
+    is_16_at_most = facts.dialect == "completions"
+    if limits:
+        forwarded = cap if requested is None else min(requested, cap)
+        above = any(sent is None or sent > cap for _, sent in limits)
+        if (
+            field is None
+            or any(name == field for name, _ in limits)
+            or (is_16_at_most and forwarded >= _ABSENT_COMPLETIONS_TOKENS)
+        ):
+            return _Effect(Action.CAPPED if above else Action.NONE, forwarded, facts.limit_field, cap)
+        return _Effect(Action.CAPPED if above else Action.INSERTED, forwarded, field, cap)
     # A body that could not be read cannot be edited either.
-    if rule.when_absent == "leave" or facts.degraded is not None:
-        return Action.NONE, None
-    if facts.dialect == "completions" and cap >= _ABSENT_COMPLETIONS_TOKENS:
-        return Action.NONE, None  # inserting the cap would raise the provider's own limit
-    return Action.INSERTED, cap
+    if rule.when_absent == "leave" or facts.degraded in UNREADABLE:
+        return _Effect(Action.NONE, None)
+    if is_16_at_most and cap >= _ABSENT_COMPLETIONS_TOKENS:
+        return _Effect(Action.NONE, None)  # inserting the cap would raise the provider's own limit
+    return _Effect(Action.INSERTED, cap, field or origin.insert_field, cap)
 
 
-def _matches_body(match: Match, facts: RequestFacts) -> bool:
-    """The conditions on the body but for its model; an absent limit is over every number, an absent stream is false."""
-    return (match.stream is None or facts.stream is match.stream) and (
-        match.requested is None or _is_over(match.requested, facts)
+def _least(one: _Number | None, other: _Number | None) -> _Number | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)
+
+
+def _arm(rule: Rule, origin: Origin, now_unix_s: float) -> tuple[str | None, str | None]:
+    """The arm of this request and what it was drawn for; no arm for a request without the header that is the unit.
+
+    A keyed hash, so that every worker draws alike and after a restart too; its key is the experiment, so that two rules, or one with other
+    arms, draw independently.
+    """
+    experiment = rule.experiment
+    assert experiment is not None
+    unit: str | None = None
+    if experiment.unit == "request":
+        drawn_for = origin.id
+    elif experiment.unit == "switchback":
+        drawn_for = unit = f"block:{int(now_unix_s // experiment.period_s)}"
+    else:
+        name = experiment.unit.removeprefix("header:").encode()
+        found = next((value for each, value in origin.headers if each.lower() == name), None)
+        if found is None:
+            return None, None
+        drawn_for = found.decode("latin-1")
+        # Enough to keep apart what was drawn together, too little to tell whose it was.
+        unit = blake2b(found, digest_size=2, key=b"unit").hexdigest()
+    key = f"{rule.name} {experiment.arms} {experiment.unit} {experiment.period_s}".encode()
+    number = int.from_bytes(
+        blake2b(drawn_for.encode(), digest_size=8, key=blake2b(key, digest_size=32).digest()).digest()
+    )
+    return str(experiment.arms[number % len(experiment.arms)]), unit
+
+
+# -- when it matches --------------------------------------------------------------------------------------------------
+
+
+def _chosen(facts: RequestFacts, origin: Origin, policies: PolicySet) -> tuple[tuple[Rule, tuple[Condition, ...]], ...]:
+    """The rules that match by what requests have in common, each with the conditions that are still to be looked at; remembered."""
+    looked_at = policies.headers
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    if looked_at:
+        headers = tuple((lower, value) for name, value in origin.headers if (lower := name.lower()) in looked_at)
+    key = (origin.upstream, facts.dialect, facts.model, origin.deployment, origin.app, origin.key, headers)
+    chosen = policies.chosen.get(key)
+    if chosen is None:
+        if len(policies.chosen) >= _REMEMBERED:
+            policies.chosen.clear()
+        chosen = policies.chosen[key] = tuple(
+            (rule, tuple(holds for name, holds in _CHANGING.items() if getattr(rule.match, name) is not None))
+            for rule in policies.rules
+            if all(holds(rule, facts, origin, policies, 0.0) for holds in _LASTING.values())
+        )
+    return chosen
+
+
+def _holds_model(rule: Rule, facts: RequestFacts, origin: Origin, *_: object) -> bool:
+    """An unnamed model may be any, and of two names the upstream may read either: caps hold for each, exemptions for what is sure."""
+    pattern = rule.match.model
+    if pattern is None:
+        return True
+    named = [name for name in (facts.model, origin.deployment) if name is not None]
+    matches = [pattern.match(name) is not None for name in named]
+    if rule.do == "observe":
+        return bool(matches) and all(matches)
+    return not matches or any(matches)
+
+
+def _holds_app(rule: Rule, _: RequestFacts, origin: Origin, *__: object) -> bool:
+    pattern = rule.match.app
+    return pattern is None or (origin.app is not None and pattern.match(origin.app) is not None)
+
+
+def _holds_header(rule: Rule, _: RequestFacts, origin: Origin, *__: object) -> bool:
+    return all(
+        any(name.lower() == wanted and pattern.match(value.decode("latin-1")) for name, value in origin.headers)
+        for wanted, pattern in rule.match.header
     )
 
 
-def _matches_origin(match: Match, dialect: str, origin: Origin, now_unix_s: float) -> bool:
-    """The conditions on everything but the body; what is unknown fulfils none."""
-    return (
-        (match.upstream is None or origin.upstream in match.upstream)
-        and (match.dialect is None or dialect in match.dialect)
-        and (match.key is None or origin.key in match.key)
-        and (match.app is None or (origin.app is not None and match.app.match(origin.app) is not None))
-        and (not match.header or _has_headers(match, origin.headers))
-        and (match.when is None or _is_within(match.when, now_unix_s))
-    )
+_LASTING: dict[str, Condition] = {
+    "upstream": lambda rule, _, origin, *__: rule.match.upstream is None or origin.upstream in rule.match.upstream,
+    "dialect": lambda rule, facts, *_: rule.match.dialect is None or facts.dialect in rule.match.dialect,
+    "model": _holds_model,
+    "header": _holds_header,
+    "key": lambda rule, _, origin, *__: rule.match.key is None or origin.key in rule.match.key,
+    "app": _holds_app,
+}
+"""Conditions on what requests have in common."""
+
+_CHANGING: dict[str, Condition] = {
+    "stream": lambda rule, facts, *_: rule.match.stream is None or facts.stream is rule.match.stream,
+    "requested": lambda rule, facts, *_: rule.match.requested is None or _is_over(rule.match.requested, facts),
+    "when": lambda rule, _, __, policies, now: rule.match.when is None or _is_within(rule.match.when, policies, now),
+}
+"""Conditions that are looked at for each request."""
+
+_CONDITIONS = _LASTING | _CHANGING
+"""Every key of `match`: whether it holds. What is unknown fulfils none, but for the model."""
+
+_OF_BODY = frozenset(("model", "stream", "requested"))
 
 
 def _is_over(tokens: int, facts: RequestFacts) -> bool:
-    # Any sent field counts, not only the one that the provider reads first: an upstream may read another.
+    """Any sent field counts, not only the one that the provider reads first: an upstream may read another."""
     if facts.limits:
-        return any(sent > tokens for _, sent in facts.limits)
+        return any(sent is None or sent > tokens for _, sent in facts.limits)
     return facts.dialect != "completions" or tokens < _ABSENT_COMPLETIONS_TOKENS
 
 
-def _has_headers(match: Match, headers: Sequence[tuple[bytes, bytes]]) -> bool:
-    for wanted, pattern in match.header:
-        length = len(wanted)  # spares most names the lower-casing
-        for name, value in headers:
-            if len(name) == length and name.lower() == wanted and pattern.match(value.decode("latin-1")):
-                break
-        else:
-            return False
-    return True
-
-
-def _is_within(when: When, now_unix_s: float) -> bool:
-    now = datetime.fromtimestamp(now_unix_s, when.timezone)
-    minute, day = now.hour * 60 + now.minute, now.weekday()
+def _is_within(when: When, policies: PolicySet, now_unix_s: float) -> bool:
+    current = int(now_unix_s // 60)
+    clock = policies.clocks.get(when.timezone)
+    if clock is None or clock[0] != current:  # offsets from UTC are whole minutes
+        now = datetime.fromtimestamp(now_unix_s, when.timezone)
+        clock = policies.clocks[when.timezone] = (current, now.hour * 60 + now.minute, now.weekday())
+    _, minute, day = clock
     for start, end in when.hours:
         if start < end:
             if start <= minute < end and day in when.days:

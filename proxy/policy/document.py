@@ -95,14 +95,14 @@ def label(value: object, path: str, mistakes: list[Mistake]) -> Any:
     return value if _PLAIN_KEY.fullmatch(value) else refuse(f"expected {expected}", path, mistakes)
 
 
-def integer(minimum: int) -> Reader:
-    """Read a whole number of at least `minimum`."""
+def integer(minimum: int, maximum: int = _LARGEST) -> Reader:
+    """Read a whole number from `minimum` to `maximum`."""
 
     def read(value: object, path: str, mistakes: list[Mistake]) -> Any:
         if type(value) is not int:
             return wrong(f"a whole number of at least {minimum}", value, path, mistakes)
-        if value > _LARGEST:
-            return refuse(f"expected a whole number of at most {_LARGEST}", path, mistakes)
+        if value > maximum:
+            return refuse(f"expected a whole number of at most {maximum}", path, mistakes)
         if value < minimum:
             return refuse(f"expected a whole number of at least {minimum}, got {value}", path, mistakes)
         return value
@@ -184,11 +184,8 @@ def member(default: Any, read: Reader) -> Any:
     return field(default=default, metadata={"read": read})
 
 
-def section(kind: type[Any], *, not_yet: frozenset[str] = frozenset()) -> Reader:
-    """Read a mapping into the dataclass `kind`, whose fields were declared with `member`.
-
-    Unknown keys are mistakes; those of `not_yet` are told apart, so that nobody believes that they act.
-    """
+def section(kind: type[Any]) -> Reader:
+    """Read a mapping into the dataclass `kind`, whose fields were declared with `member`; unknown keys are mistakes."""
     readers: dict[str, Reader] = {each.name: each.metadata["read"] for each in fields(kind)}
     required = [each.name for each in fields(kind) if each.default is MISSING and each.default_factory is MISSING]
 
@@ -200,8 +197,6 @@ def section(kind: type[Any], *, not_yet: frozenset[str] = frozenset()) -> Reader
             at = sub_path(path, each)
             if each in readers:
                 found[each] = readers[each](found_value, at, mistakes)
-            elif each in not_yet:
-                mistakes.append(Mistake(at, "not supported by this version yet"))
             else:
                 mistakes.append(Mistake(at, f"unknown key{_meant(each, tuple(readers))}"))
         mistakes.extend(

@@ -11,8 +11,8 @@ import fnmatch
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -25,8 +25,10 @@ from proxy.policy.document import (
     label,
     list_of,
     member,
+    number,
     one_of,
     one_or_more,
+    optional,
     refuse,
     section,
     sub_path,
@@ -34,7 +36,19 @@ from proxy.policy.document import (
     wrong,
 )
 
-__all__ = ["DIALECT_NAMES", "EMPTY", "Match", "PolicySet", "Rule", "When", "parse"]
+__all__ = [
+    "DIALECT_NAMES",
+    "EMPTY",
+    "NO_ARM",
+    "Condition",
+    "Disarm",
+    "Experiment",
+    "Match",
+    "PolicySet",
+    "Rule",
+    "When",
+    "parse",
+]
 
 DIALECT_NAMES = ("chat_completions", "completions", "responses", "messages")
 """What `match.dialect` may name (ARCHITECTURE.md, names of the dialects)."""
@@ -43,7 +57,10 @@ _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _DAY_SPAN = re.compile(r"([a-z]{3})(?:-([a-z]{3}))?")
 _HOUR_SPAN = re.compile(r"(\d\d):(\d\d)-(\d\d):(\d\d)", re.ASCII)
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_LATER_RULE_KEYS = frozenset({"deadline_s", "quantile", "floor", "max_choices", "disarm", "experiment"})
+_UNIT = re.compile(r"request|switchback|header:([!#$%&'*+.^_`|~0-9A-Za-z-]+)")
+_MOST_WINDOW = 1_000_000
+NO_ARM = "none"
+"""The arm of an experiment that sets no limit of its own."""
 
 
 def _names(read: Any) -> Any:
@@ -146,35 +163,119 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
+class Disarm:
+    """When a rule stops enforcing by itself."""
+
+    truncated_share: float = member(REQUIRED, number(between=(0.0, 1.0)))
+    """Most answers that it may cut, as a share of the last ones."""
+    of_last: int = member(200, integer(1, _MOST_WINDOW))
+
+    @property
+    def budget(self) -> float:
+        """Most answers of the last `of_last` that it may cut."""
+        return self.truncated_share * self.of_last
+
+
+def _arm(value: object, path: str, mistakes: list[Mistake]) -> Any:
+    if value == NO_ARM:
+        return NO_ARM
+    if type(value) is not int:
+        return wrong("a whole number of at least 1, or none", value, path, mistakes)
+    return integer(1)(value, path, mistakes)
+
+
+def _arms(value: object, path: str, mistakes: list[Mistake]) -> Any:
+    arms = list_of(_arm)(value, path, mistakes)
+    if arms is not None and len(arms) < 2:
+        return refuse(f"expected at least two arms to compare, got {len(arms)}", path, mistakes)
+    if arms is not None and len(set(arms)) < len(arms):
+        return refuse("has an arm twice", path, mistakes)
+    return arms
+
+
+def _unit(value: object, path: str, mistakes: list[Mistake]) -> Any:
+    expected = "request, header:NAME or switchback"
+    if not isinstance(value, str):
+        return wrong(expected, value, path, mistakes)
+    return value.lower() if _UNIT.fullmatch(value) else refuse(f"expected {expected}", path, mistakes)
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """Limits that are compared with each other, assigned at random."""
+
+    arms: tuple[int | str, ...] = member(REQUIRED, _arms)
+    """Limits in tokens, or `NO_ARM`."""
+    unit: str = member("request", _unit)
+    """What one draw of the arm is for: `request`, `header:name` (lower case), `switchback` (a block of time)."""
+    period_s: float = member(300.0, number(between=(1.0, 604_800.0)))
+    """Length of a block of time."""
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """One rule: when it matches, and what it does then."""
 
     name: str = member(REQUIRED, label)
     do: str = member(REQUIRED, one_of("cap", "reject", "observe"))
     match: Match = member(Match(), section(Match))
-    max_tokens: int | None = member(None, integer(1))
-    """The cap; a number for `do: cap`, None for everything else."""
+    max_tokens: int | None = member(None, optional(integer(1)))
+    """The cap; None for none, which only `do: cap` with another of its keys has."""
+    deadline_s: float | None = member(None, optional(number(above=0)))
+    """Time in which the whole answer is to come: a cap by the live law."""
+    deadline_header: bool = member(False, boolean)
+    """True when `x-lengthwise-deadline-ms` of a request sets a deadline too; of two the shorter counts."""
+    quantile: float = member(0.95, number(between=(0.01, 0.999)))
+    """Share of answers that the law expects to be as fast as it says."""
+    floor: int = member(64, integer(1))
+    """Least cap that a deadline makes, in tokens."""
     when_absent: str = member("leave", one_of("leave", "insert"))
+    max_choices: int | None = member(None, optional(integer(1)))
+    """More choices (`n`, `best_of`, prompts) are rejected."""
     mode: str = member("enforce", one_of("enforce", "shadow"))
+    disarm: Disarm | None = member(None, optional(section(Disarm)))
+    experiment: Experiment | None = member(None, optional(section(Experiment)))
 
     @property
     def enforces(self) -> bool:
         """False for a shadow rule."""
         return self.mode == "enforce"
 
+    @property
+    def has_deadline(self) -> bool:
+        """True when it may need a law."""
+        return self.deadline_s is not None or self.deadline_header
+
+
+_CAPPING = ("max_tokens", "deadline_s", "deadline_header", "max_choices", "experiment")
+"""Keys of which `do: cap` needs one."""
+_OF_CAP = (*_CAPPING, "quantile", "floor", "when_absent", "disarm")
+
 
 def _rule(value: object, path: str, mistakes: list[Mistake]) -> Any:
-    rule: Rule | None = section(Rule, not_yet=_LATER_RULE_KEYS)(value, path, mistakes)
+    before = len(mistakes)
+    rule: Rule | None = section(Rule)(value, path, mistakes)
     if rule is None or not isinstance(value, Mapping):
         return None
-    if rule.do == "cap" and "max_tokens" not in value:
-        mistakes.append(Mistake(sub_path(path, "max_tokens"), "required with do: cap, but missing"))
+    if rule.do == "cap" and not any(value.get(each) for each in _CAPPING) and len(mistakes) == before:
+        message = (
+            "required with do: cap unless it has deadline_s, deadline_header, max_choices or experiment, but missing"
+        )
+        mistakes.append(Mistake(sub_path(path, "max_tokens"), message))
     if rule.do in {"reject", "observe"}:
         mistakes.extend(
             Mistake(sub_path(path, each), f"only do: cap reads it, but do is {rule.do}")
-            for each in ("max_tokens", "when_absent")
+            for each in _OF_CAP
+            if value.get(each) is not None
+        )
+    elif not rule.has_deadline:
+        mistakes.extend(
+            Mistake(sub_path(path, each), "only a deadline reads it: set deadline_s or deadline_header")
+            for each in ("quantile", "floor")
             if each in value
         )
+    elif "floor" in value and None not in {rule.floor, rule.max_tokens} and rule.floor > (rule.max_tokens or 0):
+        mistakes.append(Mistake(sub_path(path, "floor"), "is above max_tokens, so no deadline could lower the cap"))
     return rule
 
 
@@ -200,6 +301,10 @@ class _Document:
     rules: tuple[Rule, ...] = member(REQUIRED, _rules)
 
 
+Condition = Callable[..., bool]
+"""(rule, facts, origin, policies, now) to whether the rule matches in one respect; `decide` has them."""
+
+
 @dataclass(frozen=True, slots=True)
 class PolicySet:
     """All rules of one file, in order; replaced as a whole on reload."""
@@ -209,6 +314,16 @@ class PolicySet:
     """First 12 hex digits of the sha256 of the document's canonical JSON: formatting and comments do not change it."""
     document: Any
     """What `parse` was given, in JSON's types: the form in which rules cross to the workers."""
+    headers: frozenset[bytes]
+    """Lower-case names of the headers that rules look at."""
+    takes_deadlines: bool
+    """True when a rule lets requests set a deadline."""
+    chosen: dict[tuple[object, ...], tuple[tuple[Rule, tuple[Condition, ...]], ...]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+    """Memory of `decide`: the rules that hold for what requests have in common; bounded there."""
+    clocks: dict[tzinfo, tuple[int, int, int]] = field(default_factory=dict, repr=False, compare=False)
+    """Memory of `decide`: minute since the epoch, minute of the day and weekday by time zone."""
 
 
 def parse(document: object) -> PolicySet:
@@ -222,7 +337,13 @@ def parse(document: object) -> PolicySet:
     if mistakes:
         raise SettingsError(mistakes)
     canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
-    return PolicySet(read.rules, hashlib.sha256(canonical.encode()).hexdigest()[:12], document)
+    return PolicySet(
+        read.rules,
+        hashlib.sha256(canonical.encode()).hexdigest()[:12],
+        document,
+        headers=frozenset(name for rule in read.rules for name, _ in rule.match.header),
+        takes_deadlines=any(rule.deadline_header for rule in read.rules),
+    )
 
 
 EMPTY = parse({"version": 1, "rules": []})

@@ -17,21 +17,20 @@ from typing import TYPE_CHECKING
 
 from proxy.errors import RefusalError
 from proxy.observe.observer import Observer
-from proxy.policy.decide import Origin, decide, may_enforce
+from proxy.policy.decide import may_enforce
+from proxy.policy.refusal import refusal_of
 from proxy.record import (
-    Action,
     Decision,
     End,
     ExchangeRecord,
-    RequestFacts,
     ResponseFacts,
     end_of_refusal,
 )
 from proxy.relay.guard import guarded, report
-from proxy.relay.route import Route
+from proxy.relay.judge import judge, origin_of
+from proxy.relay.route import DEADLINE_HEADER, Route
 from proxy.relay.tunnel import Tunnel
 from proxy.relay.upstream import Upstream
-from proxy.wire import coding
 from proxy.wire.dialects.base import openai_error_body
 from proxy.wire.http1 import LAST_CHUNK, Headers, ResponseHead, chunk, serialise, without
 from proxy.wire.sse import UsageCutter
@@ -154,6 +153,9 @@ class Exchange:
         if route.refusal is not None:
             self.refuse(route.refusal)
             return
+        if route.doubt is not None and self._may_enforce(route.doubted_dialect):
+            self.refuse(route.doubt)
+            return
         if route.websocket:
             self.tunnel = Tunnel(self._client)
         has_body = self._head.chunked or bool(self._content_length)
@@ -175,16 +177,15 @@ class Exchange:
         elif self.phase is _REQUEST:
             self._client.set_deadline(worker.client_body_ns, at_ns)
 
-    def _origin(self) -> Origin:
-        route, pool = self._route, self._pool
-        assert pool is not None
-        return Origin(pool.upstream.name, route.app, route.key_name, route.head.headers)
+    def _may_enforce(self, dialect: str) -> bool:
+        worker = self._worker
+        return may_enforce(dialect, origin_of(self._route, self.id), worker.policies, worker.live, time())
 
     def _too_large_to_read(self) -> None:
         """A body over `observed_body_bytes` streams unobserved, unless a rule would have to read it."""
         dialect = self._dialect
         assert dialect is not None
-        if may_enforce(dialect.name, self._origin(), self._worker.policies, time()):
+        if self._may_enforce(dialect.name):
             raise RefusalError("body_too_large", "The body is larger than a policy on this route can read.")
         self._facts = self._facts._replace(degraded="body_too_large")
 
@@ -235,54 +236,17 @@ class Exchange:
             self._request_is_sent(at_ns)
 
     def _judge(self, body: bytes) -> None:
-        """Read the body, decide, and leave in `_unsent` what the upstream gets."""
-        dialect, pool, worker = self._dialect, self._pool, self._worker
-        assert dialect is not None
-        assert pool is not None
-        plain, encoding = body, self._route.encoding
-        facts: RequestFacts
-        if encoding:
-            decoder = coding.decoder(encoding, worker.settings.limits.observed_body_bytes)
-            plain = b""
-            if decoder is not None:
-                plain = decoder.decode(body)
-                decoder.finish()
-            if decoder is None or decoder.failed:
-                facts = RequestFacts(dialect=dialect.name, choices=None, degraded="content_encoding")
-            else:
-                facts = dialect.read_request(plain)
-        else:
-            facts = dialect.read_request(plain)
-        self._facts = facts
-        origin, now_unix_s = self._origin(), time()
-        if facts.degraded is not None and may_enforce(dialect.name, origin, worker.policies, now_unix_s):
-            # What cannot be judged cannot be capped: the upstream might read more in it than we do (ARCHITECTURE.md 5.6).
-            raise RefusalError("ambiguous_body", f"A policy on this route cannot judge this body: {facts.degraded}.")
-        decision = decide(facts, origin, worker.policies, worker.live, now_unix_s)
-        insert_field = dialect.insert_field(pool.insert_field)
-        named = (
-            pool.upstream.insert_field != "auto"
-        )  # the one field that this upstream reads, so a cap is always set there
-        if decision.action is Action.INSERTED or (named and decision.action is Action.CAPPED):
-            decision = decision._replace(limit_field=insert_field)
-        self._decision = decision
-        if decision.action is Action.REJECTED:
-            raise RefusalError("policy_rejected", f"The policy rule {decision.rule!r} rejects this request.")
-        # A compressed body is edited only when the policy must: asking for usage is not worth another encoding.
-        self._usage_asked = (
-            pool.upstream.usage != "observe"
-            and not encoding
-            and self._route.usage_key not in pool.usage_refused
-            and dialect.may_ask_usage(facts)
-        )
+        """Read the body, decide, and leave in `_body` what the upstream gets."""
+        worker, route = self._worker, self._route
+        if route.bad_deadline and worker.policies.takes_deadlines:
+            raise RefusalError("malformed_request", f"{DEADLINE_HEADER.decode()} is no whole number of milliseconds.")
+        judged = judge(body, route, worker, self.id, time())
+        self._facts, self._decision, sent, self._usage_asked, self._decoded = judged
+        refusal = refusal_of(judged.decision, judged.facts, worker.policies)
+        if refusal is not None:
+            raise refusal
         if self._usage_asked:
             self._unasked = body
-        sent = dialect.rewrite(plain, facts, decision, ask_usage=self._usage_asked, insert_field=insert_field)
-        if encoding:
-            if sent is plain:
-                sent = body
-            else:
-                self._decoded = True
         self._body = [sent]
 
     # -- to the upstream ----------------------------------------------------------------------------------------------
@@ -510,8 +474,7 @@ class Exchange:
         self._asked_again = True
         body, self._unasked, self._doubtful = self._unasked or b"", None, None
         self._usage_asked = False
-        insert_field = dialect.insert_field(pool.insert_field)
-        self._body = [dialect.rewrite(body, self._facts, self._decision, ask_usage=False, insert_field=insert_field)]
+        self._body = [dialect.rewrite(body, self._facts, self._decision, ask_usage=False)]
         self._response = self._headers_ns = self._status = None
         self._repeat(at_ns)
         if upstream is not None:

@@ -16,18 +16,33 @@ from proxy.record import OPAQUE, RequestFacts
 from proxy.wire import dialects
 from proxy.wire.dialects.base import Dialect
 from proxy.wire.http1 import Headers, RequestHead, serialise, without
-from proxy.wire.paths import canonical, strip_prefix
+from proxy.wire.paths import canonical, is_plain, strip_prefix
 
 if TYPE_CHECKING:
     from proxy.relay.pool import Pool
     from proxy.relay.worker import Worker
 
-__all__ = ["CREDENTIALS", "Route"]
+__all__ = ["CREDENTIALS", "DEADLINE_HEADER", "METHOD_OVERRIDES", "URL_OVERRIDES", "Route"]
 
 CREDENTIALS = (b"authorization", b"api-key", b"x-api-key")
 """Headers in which clients send their key: OpenAI, Azure, Anthropic."""
 
+DEADLINE_HEADER = b"x-lengthwise-deadline-ms"
+"""A request's own deadline, where a rule allows it; never forwarded."""
+
+METHOD_OVERRIDES = (b"x-http-method-override", b"x-http-method", b"x-method-override")
+URL_OVERRIDES = (b"x-original-url", b"x-rewrite-url")
+"""Headers by which some frameworks replace the request line."""
+
+_AUTHORITY = re.compile(rb"^[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 _APP_CHARS = 128
+_DEADLINE_MS = re.compile(rb"[1-9][0-9]{0,8}")
+_CHARSET = re.compile(rb"charset[ \t]*=[ \t]*\"?([^\s;,\"]*)", re.IGNORECASE)
+_CHARSETS = frozenset((b"utf-8", b"utf8", b"us-ascii", b"ascii", b"iso-8859-1", b"latin1", b"windows-1252"))
+"""In these the names of members read alike."""
+_DEPLOYMENT = re.compile(rb"/deployments/([^/]+)/")
+_SOCKETS = re.compile(rb"/(realtime|responses)(?:/|$)")
+"""Paths whose websockets generate: nothing that passes there can be judged."""
 _API_VERSION = re.compile(rb"[?&](api-version=[^&]*)")
 
 
@@ -39,7 +54,12 @@ class Route:
         "_heads",
         "_start",
         "app",
+        "bad_deadline",
+        "deadline_s",
+        "deployment",
         "dialect",
+        "doubt",
+        "doubted_dialect",
         "encoding",
         "facts",
         "head",
@@ -76,6 +96,16 @@ class Route:
         version = _API_VERSION.search(head.target)
         self.usage_key = head.target.split(b"?", 1)[0] + (version[1] if version else b"")
         """What an upstream's refusal of added fields is remembered by: Azure's depends on the api-version."""
+        deadline = named.get(DEADLINE_HEADER)
+        self.bad_deadline = deadline is not None and _DEADLINE_MS.fullmatch(deadline.strip()) is None
+        """True when the request's deadline is no whole number of milliseconds."""
+        self.deadline_s = None if deadline is None or self.bad_deadline else int(deadline) / 1000
+        self.deployment: str | None = None
+        """Model that the path names; None when it names none."""
+        self.doubt: RefusalError | None = None
+        """Why servers could read this head in two ways, or what it opens cannot be judged: the answer where a policy applies."""
+        self.doubted_dialect = ""
+        """The dialect that it is about."""
         self._heads: dict[tuple[bool, bool], bytes] = {}
         self.facts = RequestFacts(OPAQUE)
         """Facts of a request whose body was not read."""
@@ -93,8 +123,9 @@ class Route:
         else:
             raise RefusalError("unknown_route", "No upstream is configured for this path.")
         self.pool = pool
+        path = canonical(target)
         if head.method == b"POST":
-            self.dialect = dialects.match(canonical(target))
+            self.dialect = dialects.match(path)
             if self.dialect is not None:
                 self.facts = RequestFacts(self.dialect.name)
             elif limits.unknown_routes == "block":
@@ -102,6 +133,10 @@ class Route:
         if worker.settings.keys or pool.credential is not None:
             self._check_key(worker, pool)
         self.websocket = head.upgrade == b"websocket" and head.method == b"GET" and limits.upgrades == "pass"
+        deployment = _DEPLOYMENT.search(target.partition(b"?")[0])
+        if deployment is not None:
+            self.deployment = deployment[1].decode("latin-1")
+        self._find_doubt(target, path)
         drop = set(worker.private_headers)
         extra: Headers = []
         if worker.propagate:
@@ -113,6 +148,43 @@ class Route:
             extra += ((b"Connection", b"Upgrade"), (b"Upgrade", b"websocket"))
         self._start = b"%b %b%b HTTP/1.1" % (head.method, pool.base_path, target)
         self._headers = [(b"Host", pool.host_header), *without(head.headers, drop), *extra]
+
+    def _find_doubt(self, target: bytes, path: bytes) -> None:
+        """Look for what an upstream might read otherwise than it is read here."""
+        named, dialect = self.head.named, self.dialect
+        if dialect is not None:
+            self.doubted_dialect = dialect.name
+            if not is_plain(target, dialect.suffix):
+                self.doubt = RefusalError(
+                    "malformed_request",
+                    f"A policy applies here, and servers read this spelling of the path differently; send {dialect.route}.",
+                )
+            elif any(each.lower() not in _CHARSETS for each in _CHARSET.findall(named.get(b"content-type", b""))):
+                self.doubt = RefusalError(
+                    "ambiguous_body",
+                    "A policy applies on this route, and this body cannot be judged: its charset is not utf-8.",
+                )
+        socket = _SOCKETS.search(path) if self.websocket else None
+        if socket is not None:
+            self.doubted_dialect = socket[1].decode()
+            self.doubt = RefusalError(
+                "policy_unjudgeable",
+                "A policy applies here, and what is asked for over a websocket cannot be judged; send POST /v1/responses.",
+            )
+        for name in (*METHOD_OVERRIDES, *URL_OVERRIDES):
+            value = named.get(name)
+            if value is None:
+                continue
+            if name in URL_OVERRIDES:
+                meant = dialects.match(canonical(_AUTHORITY.sub(b"", value)))
+            else:
+                meant = dialects.match(path) if value.strip().upper() == b"POST" else None
+            if meant is not None and meant is not dialect:
+                self.doubted_dialect = meant.name
+                self.doubt = RefusalError(
+                    "malformed_request",
+                    f"A policy applies here, and {name.decode()} makes some servers read another request line.",
+                )
 
     def _check_key(self, worker: "Worker", pool: "Pool") -> None:
         keys = worker.settings.keys

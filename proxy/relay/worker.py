@@ -24,7 +24,9 @@ from proxy.record import ExchangeRecord
 from proxy.relay.client import Client
 from proxy.relay.outbox import Outbox
 from proxy.relay.pool import Pool
+from proxy.relay.route import CREDENTIALS, DEADLINE_HEADER, METHOD_OVERRIDES, URL_OVERRIDES
 from proxy.settings import Settings, from_json
+from proxy.wire.dialects.limit_fields import LIMIT_FIELDS
 
 __all__ = ["Worker", "run"]
 
@@ -34,8 +36,6 @@ _TICK_S = 0.25
 """Timeouts are looked at so often: one timer for all connections, so that a chunk costs none."""
 _BACKLOG = 1024
 _OUTBOX_CLOSE_S = 1.0
-
-DEADLINE_HEADER = b"x-lengthwise-deadline-ms"
 
 
 class Worker:
@@ -60,17 +60,19 @@ class Worker:
         self.private_headers = (self.app_header, DEADLINE_HEADER)
         self.propagate = settings.telemetry.propagate and settings.telemetry.traces != "none"
         self.sample_ratio = settings.telemetry.sample_ratio
+        self.limit_fields = (*LIMIT_FIELDS, *settings.limits.limit_fields)
         self.interesting = frozenset(
             (
                 self.app_header,
                 DEADLINE_HEADER,
                 b"traceparent",
                 b"tracestate",
-                b"authorization",
-                b"api-key",
-                b"x-api-key",
+                *CREDENTIALS,
                 b"content-encoding",
+                b"content-type",
                 b"x-stainless-retry-count",
+                *METHOD_OVERRIDES,
+                *URL_OVERRIDES,
             )
         )
         timeouts = settings.timeouts

@@ -44,7 +44,7 @@ _PROXY_ONLY = frozenset((b"proxy-authenticate", b"proxy-authorization"))
 
 _REQUEST_SPECIAL = _HOP_BY_HOP | _PROXY_ONLY | {b"host", b"content-length", b"expect", b"http2-settings"}
 _RESPONSE_SPECIAL = _HOP_BY_HOP | _PROXY_ONLY | {b"content-length", b"content-type", b"content-encoding"}
-_LISTS = frozenset((b"content-encoding", b"tracestate"))
+_LISTS = frozenset((b"content-encoding", b"content-type", b"tracestate"))
 # Names that some servers read as a framing header although it is spelled with an underscore.
 _LOOKALIKES = frozenset((b"transfer_encoding", b"content_length", b"content-length_", b"transfer-encoding_"))
 

@@ -10,10 +10,11 @@ Source: RFC 3986 5.2.4 and 6.2, WHATWG URL 4.4 (backslash, removed tab and newli
 import re
 from urllib.parse import unquote_to_bytes
 
-__all__ = ["canonical", "strip_prefix"]
+__all__ = ["canonical", "is_plain", "strip_prefix"]
 
 _DECODE_ROUNDS = 3
 _PLAIN = re.compile(rb"(?:/[a-z0-9_-]+)+")
+_UNAMBIGUOUS = re.compile(rb"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~!$&'()*+,=:@-]+)+")
 _REMOVED = re.compile(rb"[\x00-\x1f\x7f]+")
 
 
@@ -43,6 +44,12 @@ def canonical(target: bytes) -> bytes:
     # An upstream that decodes before it splits sees a query or a fragment here; one that does not has no such route anyway.
     joined = re.split(rb"[?#]", b"/".join(kept), maxsplit=1)[0].rstrip(b"/")
     return b"/" + joined.lower()
+
+
+def is_plain(target: bytes, suffix: bytes) -> bool:
+    """True when every server reads the same path in a request target, and it ends with `suffix` as it is written."""
+    path = target.partition(b"?")[0]
+    return path.endswith(suffix) and _UNAMBIGUOUS.fullmatch(path) is not None
 
 
 def strip_prefix(target: bytes, prefix: bytes) -> bytes | None:

@@ -133,20 +133,18 @@ class Dialect(Protocol):
 
     @property
     def limit_fields(self) -> tuple[str, ...]:
-        """Fields that limit the output, in the order in which the provider reads them."""
+        """Its own fields that limit the output, in the order in which its provider reads them."""
         ...  # pragma: no cover
 
-    def read_request(self, body: bytes) -> RequestFacts:
-        """Facts of a request body; `degraded` says what could not be read."""
+    def read_request(self, body: bytes, fields: tuple[str, ...] = ...) -> RequestFacts:
+        """Facts of a request body; `degraded` says what could not be read. `fields` are all limit fields, of whatever server."""
         ...  # pragma: no cover
 
     def insert_field(self, preferred: str) -> str:
         """The field in which a limit is inserted, where the upstream prefers `preferred` of those of chat completions."""
         ...  # pragma: no cover
 
-    def rewrite(
-        self, body: bytes, facts: RequestFacts, decision: Decision, *, ask_usage: bool, insert_field: str
-    ) -> bytes:
+    def rewrite(self, body: bytes, facts: RequestFacts, decision: Decision, *, ask_usage: bool) -> bytes:
         """Body as the upstream gets it: the same object when nothing is to be changed, else with byte splices only."""
         ...  # pragma: no cover
 

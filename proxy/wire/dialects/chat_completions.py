@@ -10,6 +10,7 @@ from typing import Any
 from proxy.record import Decision, RequestFacts
 from proxy.wire.dialects import choices
 from proxy.wire.dialects.base import openai_error_body
+from proxy.wire.dialects.limit_fields import LIMIT_FIELDS
 from proxy.wire.dialects.request_body import count, with_limit
 
 __all__ = ["ChatCompletions"]
@@ -31,19 +32,17 @@ class ChatCompletions:
     read_event = staticmethod(choices.read_event)
     read_body = staticmethod(choices.read_body)
 
-    def read_request(self, body: bytes) -> RequestFacts:
+    def read_request(self, body: bytes, fields: tuple[str, ...] = LIMIT_FIELDS) -> RequestFacts:
         """Facts of a request body."""
-        return choices.read_request(self.name, self.limit_fields, body, _choices)
+        return choices.read_request(self.name, self.limit_fields, body, fields, _choices)
 
     def insert_field(self, preferred: str) -> str:
         """The upstream's: of both fields some servers read only one, and some refuse one."""
         return preferred
 
-    def rewrite(
-        self, body: bytes, facts: RequestFacts, decision: Decision, *, ask_usage: bool, insert_field: str
-    ) -> bytes:
+    def rewrite(self, body: bytes, facts: RequestFacts, decision: Decision, *, ask_usage: bool) -> bytes:
         """Body as the upstream gets it."""
-        body = with_limit(self.limit_fields, body, facts, decision, insert_field)
+        body = with_limit(body, facts, decision)
         return choices.with_usage(body) if ask_usage and self.may_ask_usage(facts) else body
 
     def error_body(self, status: int, envelope_type: str, error_type: str, message: str) -> bytes:

@@ -53,17 +53,26 @@ _OF_VALUE = ("prompt_filter_results", "prompt_annotations", "content_filter_resu
 
 
 def read_request(
-    dialect: str, limit_fields: tuple[str, ...], body: bytes, choices_of: Callable[[dict[str, Any]], int | None]
+    dialect: str,
+    own: tuple[str, ...],
+    body: bytes,
+    fields: tuple[str, ...],
+    choices_of: Callable[[dict[str, Any]], int | None],
+    *,
+    multipliers: tuple[str, ...] = (),
 ) -> RequestFacts:
     """Facts of a request body."""
-    request = parsed_request(body)
-    if isinstance(request, str):
-        return unreadable(dialect, request)
+    request, degraded = parsed_request(body)
+    if request is None:
+        return unreadable(dialect, degraded)
     return request_facts(
         dialect,
-        limit_fields,
+        own,
         body,
         request,
+        fields=fields,
+        degraded=degraded,
+        multipliers=multipliers,
         choices=choices_of(request),
         include_usage=_include_usage(request),
         output_type=output_type(request.get("response_format")),

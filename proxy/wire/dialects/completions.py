@@ -13,6 +13,7 @@ from typing import Any
 from proxy.record import Decision, RequestFacts
 from proxy.wire.dialects import choices
 from proxy.wire.dialects.base import MAX_INTEGER, Reading, openai_error_body
+from proxy.wire.dialects.limit_fields import LIMIT_FIELDS
 from proxy.wire.dialects.request_body import count, with_limit
 from proxy.wire.sse import Event
 
@@ -34,19 +35,17 @@ class Completions:
     is_extra_usage = staticmethod(choices.is_extra_usage)
     read_body = staticmethod(choices.read_body)
 
-    def read_request(self, body: bytes) -> RequestFacts:
+    def read_request(self, body: bytes, fields: tuple[str, ...] = LIMIT_FIELDS) -> RequestFacts:
         """Facts of a request body; `choices` are all candidates of all prompts."""
-        return choices.read_request(self.name, self.limit_fields, body, _choices)
+        return choices.read_request(self.name, self.limit_fields, body, fields, _choices, multipliers=("prompt",))
 
     def insert_field(self, preferred: str) -> str:
         """Always `max_tokens`."""
         return "max_tokens"
 
-    def rewrite(
-        self, body: bytes, facts: RequestFacts, decision: Decision, *, ask_usage: bool, insert_field: str
-    ) -> bytes:
+    def rewrite(self, body: bytes, facts: RequestFacts, decision: Decision, *, ask_usage: bool) -> bytes:
         """Body as the upstream gets it."""
-        body = with_limit(self.limit_fields, body, facts, decision, insert_field)
+        body = with_limit(body, facts, decision)
         return choices.with_usage(body) if ask_usage and self.may_ask_usage(facts) else body
 
     def read_event(self, event: Event, reading: Reading) -> bool:

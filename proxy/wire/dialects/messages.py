@@ -16,6 +16,7 @@ import orjson
 
 from proxy.record import Decision, RequestFacts, Usage
 from proxy.wire.dialects.base import Reading, never_asked, never_extra, plain_word
+from proxy.wire.dialects.limit_fields import LIMIT_FIELDS
 from proxy.wire.dialects.request_body import parsed_request, request_facts, unreadable, with_limit
 from proxy.wire.dialects.response_body import (
     is_text,
@@ -59,22 +60,20 @@ class Messages:
     may_ask_usage = staticmethod(never_asked)
     is_extra_usage = staticmethod(never_extra)
 
-    def read_request(self, body: bytes) -> RequestFacts:
+    def read_request(self, body: bytes, fields: tuple[str, ...] = LIMIT_FIELDS) -> RequestFacts:
         """Facts of a request body."""
-        request = parsed_request(body)
-        if isinstance(request, str):
-            return unreadable(self.name, request)
-        return request_facts(self.name, self.limit_fields, body, request)
+        request, degraded = parsed_request(body)
+        if request is None:
+            return unreadable(self.name, degraded)
+        return request_facts(self.name, self.limit_fields, body, request, fields=fields, degraded=degraded)
 
     def insert_field(self, preferred: str) -> str:
         """Always `max_tokens`."""
         return "max_tokens"
 
-    def rewrite(
-        self, body: bytes, facts: RequestFacts, decision: Decision, *, ask_usage: bool, insert_field: str
-    ) -> bytes:
+    def rewrite(self, body: bytes, facts: RequestFacts, decision: Decision, *, ask_usage: bool) -> bytes:
         """Body as the upstream gets it."""
-        return with_limit(self.limit_fields, body, facts, decision, insert_field)
+        return with_limit(body, facts, decision)
 
     def read_event(self, event: Event, reading: Reading) -> bool:
         """Read one event; True when it carried generated tokens."""

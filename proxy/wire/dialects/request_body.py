@@ -5,14 +5,17 @@ Layer: wire (sans-io). No function here raises on any bytes. A rewritten body di
 Source: RFC 8259 (duplicate names, escaped names); ARCHITECTURE.md 5.6.
 """
 
+import json
 import re
-import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
+import orjson
+
 from proxy.record import Action, Decision, RequestFacts
-from proxy.wire.dialects.base import MAX_INTEGER, clamped, parse_json, plain_word, whole_number
+from proxy.wire.dialects.base import MAX_INTEGER, clamped, plain_word, whole_number
+from proxy.wire.dialects.limit_fields import FLOORS, LIMIT_FIELDS, UNLIMITED_BELOW_ZERO, Judged, folded, judged
 from proxy.wire.json_edit import Found, find_values, insert_member, replace
 
 __all__ = ["count", "output_type", "parsed_request", "request_facts", "unreadable", "with_limit"]
@@ -21,96 +24,130 @@ _ESCAPED_ASCII = re.compile(rb"\\u00[2-7]")
 _NUMBER_MEMBER = re.compile(rb'"[ \t\r\n]*:[ \t\r\n]*(-?[0-9.eE+-]+)')
 """Rest of a member after its name, when the value is a number."""
 
-Limits = tuple[tuple[str, int], ...]
+LENIENT = "lenient_json"
+"""`degraded` of a body that some readers take and RFC 8259 does not: NaN, Infinity, a byte order mark."""
+
+_Limits = list[tuple[str, int | None]]
+_Fault = tuple[str, str | None]
+"""(`degraded`, `degraded_field`)."""
 
 
-def parsed_request(body: bytes) -> dict[str, Any] | str:
-    """The object that a request is; else why it cannot be read: `not_utf8`, `invalid_json` or `not_object`."""
+def parsed_request(body: bytes) -> tuple[dict[str, Any] | None, str | None]:
+    """The object that a request is, and what is wrong with it.
+
+    Read as leniently as any upstream might. (None, `not_utf8` | `invalid_json` | `not_object`) when it cannot be read; (object, `LENIENT`)
+    when RFC 8259 forbids it and some server may read it all the same.
+    """
+    degraded = None
     try:
+        request = orjson.loads(body)
+    except orjson.JSONDecodeError:
         if b"\0" in body[:4]:  # UTF-16 or UTF-32, which JSON forbids between systems and some servers read
-            return "not_utf8"
-        request = parse_json(body)
-    except UnicodeDecodeError:
-        return "not_utf8"
-    except ValueError:
-        return "invalid_json"
-    return request if type(request) is dict else "not_object"
+            return None, "not_utf8"
+        try:
+            text = body.decode()
+        except UnicodeDecodeError:
+            return None, "not_utf8"
+        constants: list[str] = []
+        try:
+            request = json.loads(text.removeprefix("\ufeff"), parse_constant=_float_into(constants))
+        except (ValueError, RecursionError):
+            return None, "invalid_json"
+        if constants or text.startswith("\ufeff"):
+            degraded = LENIENT
+    return (request, degraded) if type(request) is dict else (None, "not_object")
 
 
-def unreadable(dialect: str, reason: str) -> RequestFacts:
+def unreadable(dialect: str, reason: str | None) -> RequestFacts:
     """Facts of a request of which nothing is known but why."""
     return RequestFacts(dialect, degraded=reason, choices=None)
 
 
 def request_facts(
     dialect: str,
-    limit_fields: tuple[str, ...],
+    own: tuple[str, ...],
     body: bytes,
     request: dict[str, Any],
     *,
+    fields: tuple[str, ...] = LIMIT_FIELDS,
+    degraded: str | None = None,
     choices: int | None = 1,
+    multipliers: tuple[str, ...] = (),
     include_usage: bool | None = None,
     output_type: str | None = None,
 ) -> RequestFacts:
     """Facts of a request; what is read here has the same name in every dialect.
 
-    `degraded` is `limit_type` when a limit is no whole number from 0 up, `limit_twice` when a limit field occurs more than once (then the
-    largest counts), `ambiguous_key` when an upstream might read another limit, model or `stream` than is read here: it occurs twice, or
-    there is a member whose name differs in case, `-`, `_` or compatibility characters only, which some servers take for the same.
+    `degraded` says why the body could be read in two ways, `degraded_field` in which member: `limit_twice` when a limit occurs more than
+    once (then the largest counts), `limit_type` when one is no whole number from 0 up, `limit_zero` when it is 0 where that means no answer
+    to one server and no limit to another, `model_type`, `stream_type`, `choices_type` alike, `ambiguous_key` when another judged member
+    occurs twice or there is one whose name a lenient server might take for it.
+
+    Args:
+        dialect: Its name.
+        own: Its limit fields, in the order in which its provider reads them.
+        body: The request.
+        request: The same, parsed.
+        fields: Every limit field, of all servers.
+        degraded: What is wrong with the body as a whole.
+        choices: Answers asked for; None when that could not be read.
+        multipliers: Members besides `n` and `best_of` by which the answers multiply.
+        include_usage: What the client said of usage.
+        output_type: `text` or `json`.
     """
-    judged = (*limit_fields, *_JUDGED)
-    spans = None if _are_spelled_once(judged, body, request) else find_values(body, judged)
-    limits, degraded = _limits(limit_fields, body, request, spans)
-    if degraded is None and (
-        (spans is not None and any(sum(found.key == name for found in spans) > 1 for name in _JUDGED))
-        or not (
-            _USUAL.issuperset(request)
-            or _lookalikes(limit_fields).isdisjoint(map(_folded, (request.keys() - _USUAL).difference(limit_fields)))
-        )
-    ):
-        degraded = "ambiguous_key"
+    known = judged(own, multipliers, fields)
+    present = known.names.intersection(request)
+    spans = None if _are_spelled_once(present, body) else find_values(body, present)
+    limits, fault = _limits(known, present, body, request, spans)
+    fault = fault or _other_fault(known, present, request, spans, choices)
+    if fault is None and any(tokens == 0 for _, tokens in limits) and not _allows_zero(dialect, request):
+        fault = "limit_zero", next(path for path, tokens in limits if tokens == 0)
     # A request has five members of the fifty that it may have, so go by what is there.
     read = {name: reader(request[name]) for name, reader in _READERS.items() if name in request}
+    if "thinking" in request:
+        read["thinking_budget_tokens"] = _budget(request["thinking"])
+    if degraded is None and fault is not None:
+        degraded, read["degraded_field"] = fault
     return RequestFacts(
         dialect=dialect,
         model=clamped(request.get("model")),
         stream=request.get("stream") is True,
-        limits=limits,
+        limits=tuple(limits),
         choices=choices,
         include_usage=include_usage,
         degraded=degraded,
         output_type=output_type,
+        floors=() if _FLOORED.isdisjoint(request) else _floors(request),
         **read,
     )
 
 
-def with_limit(
-    fields: tuple[str, ...], body: bytes, facts: RequestFacts, decision: Decision, insert_field: str
-) -> bytes:
+def with_limit(body: bytes, facts: RequestFacts, decision: Decision) -> bytes:
     """Body with the decided limit; the same object when nothing is to be changed.
 
-    A cap lowers every occurrence of every limit field above it. A limit is inserted as `insert_field` (else as `decision.limit_field`),
-    in the place of a null one. A cap is inserted too when `decision.limit_field` names a limit field that the client did not send.
+    Every occurrence of every limit field above `decision.cap_tokens` is lowered to it, every least length above the forwarded limit to
+    that. Where `decision.limit_field` names a field without a limit, the forwarded limit is put there: in the place of null, else as the
+    first member.
     """
-    cap = decision.forwarded_max_tokens
-    if cap is None or decision.action not in {Action.CAPPED, Action.INSERTED}:
+    forwarded = decision.forwarded_max_tokens
+    if forwarded is None or decision.action not in {Action.CAPPED, Action.INSERTED}:
         return body
-    digits = b"%d" % cap
-    spans = _limit_spans(fields, body, facts)
     edits: list[tuple[int, int, bytes]] = []
-    for found in spans:
-        value = _scalar(body[found.start : found.end])
-        if type(value) in {int, float} and not value <= cap:
-            edits.append((found.start, found.end, digits))
+    cap = forwarded if decision.cap_tokens is None else decision.cap_tokens
+    for path, most in (*((path, cap) for path, _ in facts.limits), *((path, forwarded) for path, _ in facts.floors)):
+        digits = b"%d" % most
+        for found in _located(body, path):
+            value = _scalar(body[found.start : found.end])
+            if type(value) in {int, float} and (not value <= most or (value < 0 and _is_unlimited(path, value))):
+                edits.append((found.start, found.end, digits))
     field = decision.limit_field
-    if decision.action is Action.INSERTED:
-        field = insert_field or field
-    if field is None or field not in fields:
+    if field is None or any(path == field for path, _ in facts.limits):
         return replace(body, edits)
-    same = [found for found in spans if found.key == field]
-    edits += [(found.start, found.end, digits) for found in same if body[found.start : found.end] == b"null"]
+    digits = b"%d" % forwarded
+    nulls = [found for found in find_values(body, {field}) if body[found.start : found.end] == b"null"]
+    edits += [(found.start, found.end, digits) for found in nulls]
     body = replace(body, edits)
-    return body if same else insert_member(body, b'"%b":%b' % (field.encode(), digits))
+    return body if nulls else insert_member(body, b'"%b":%b' % (field.encode(), digits))
 
 
 def count(value: object) -> int | None:
@@ -127,43 +164,160 @@ def output_type(value: object) -> str | None:
     return {"text": "text", "json_object": "json", "json_schema": "json"}.get(kind) if type(kind) is str else None
 
 
+# -- what is judged -------------------------------------------------------------------------------------------------
+
+
 def _limits(
-    fields: tuple[str, ...], body: bytes, request: dict[str, Any], spans: list[Found] | None
-) -> tuple[Limits, str | None]:
-    """Limits in force and what is wrong with them; `spans` are given when a name could be there twice."""
-    sent: list[tuple[str, Any]] = [(name, request[name]) for name in fields if name in request]
-    degraded = None
+    known: Judged, present: frozenset[str], body: bytes, request: dict[str, Any], spans: list[Found] | None
+) -> tuple[_Limits, _Fault | None]:
+    """Limits in the provider's order, each path once, and what is wrong with them; `spans` are given when a name may be there twice."""
+    limits: _Limits = []
+    fault: _Fault | None = None
+    for path in known.top if present.isdisjoint(known.nested) else (*known.top, *known.dotted):
+        first = path.partition(".")[0]
+        if first not in present:
+            continue
+        values = _values(path, first, body, request, spans)
+        if len(values) > 1:
+            fault = fault or ("limit_twice", path)
+        found: list[int | None] = []
+        for value in values:
+            tokens = whole_number(value)
+            if tokens is not None and (tokens >= 0 or _is_unlimited(path, tokens)):
+                found.append(min(tokens, MAX_INTEGER) if tokens >= 0 else None)
+            elif value is not None:
+                fault = fault or ("limit_type", path)
+        if found:
+            limits.append((path, None if None in found else max(tokens for tokens in found if tokens is not None)))
+    return limits, fault
+
+
+def _values(path: str, first: str, body: bytes, request: dict[str, Any], spans: list[Found] | None) -> list[Any]:
+    """Every value that a limit has in the body; the parsed one where it can only be there once."""
+    if path == first:
+        if spans is None:
+            return [request[path]]
+        return [_scalar(body[found.start : found.end]) for found in spans if found.key == path]
+    value: Any = request
+    for step in path.split("."):
+        if type(value) is not dict or step not in value:
+            # not there as the last duplicate has it, so look at all when there are some
+            return [] if spans is None else [_scalar(body[found.start : found.end]) for found in _located(body, path)]
+        value = value[step]
+    return [_scalar(body[found.start : found.end]) for found in _located(body, path)]
+
+
+def _other_fault(
+    known: Judged, present: frozenset[str], request: dict[str, Any], spans: list[Found] | None, choices: int | None
+) -> _Fault | None:
     if spans is not None:
-        found = [(name, each) for name in fields for each in spans if each.key == name]
-        if len(found) > len(sent):
-            degraded = "limit_twice"
-            sent = [(name, _scalar(body[each.start : each.end])) for name, each in found]
-    limits: dict[str, int] = {}
-    for name, value in sent:
-        if value is None:
-            continue
+        for name in present:
+            if sum(found.key == name for found in spans) > 1:
+                return "ambiguous_key", name
+    if not _USUAL.issuperset(request):
+        for name in request.keys() - _USUAL - present:
+            meant = known.lookalikes.get(folded(name))
+            if meant is not None and meant != name:
+                return "ambiguous_key", meant
+        for first in present.intersection(known.nested):
+            inner = request[first]
+            for name in inner if type(inner) is dict else ():
+                meant = known.lookalikes.get(f"{folded(first)}.{folded(name)}")
+                if meant is not None and meant != f"{first}.{name}":
+                    return "ambiguous_key", meant
+    if choices is None:
+        return "choices_type", "best_of" if request.get("best_of") is not None else "n"
+    if not isinstance(request.get("model", ""), str | None):
+        return "model_type", "model"
+    if not isinstance(request.get("stream"), bool | None):
+        return "stream_type", "stream"
+    return None
+
+
+def _allows_zero(dialect: str, request: dict[str, Any]) -> bool:
+    """True where a limit of 0 has one meaning: an echo without completion, a prompt that fills the cache (Anthropic).
+
+    Elsewhere OpenAI refuses it and Ollama generates without end.
+    """
+    return dialect == "messages" or (dialect == "completions" and request.get("echo") is True)
+
+
+def _floors(request: dict[str, Any]) -> tuple[tuple[str, int], ...]:
+    found: list[tuple[str, int]] = []
+    for path in FLOORS:
+        value: Any = request
+        for step in path.split("."):
+            value = value.get(step) if type(value) is dict else None
         tokens = whole_number(value)
-        if tokens is None or tokens < 0:
-            degraded = degraded or "limit_type"
-        else:
-            limits[name] = max(min(tokens, MAX_INTEGER), limits.get(name, 0))
-    return tuple(limits.items()), degraded
+        if tokens is not None and tokens > 0:
+            found.append((path, min(tokens, MAX_INTEGER)))
+    return tuple(found)
 
 
-def _limit_spans(fields: tuple[str, ...], body: bytes, facts: RequestFacts) -> list[Found]:
-    """Where the limits stand. A name that is known to be a member and is spelled once can only stand there."""
-    sent = dict(facts.limits)
-    found: list[Found] = []
-    for name in fields:
-        if name in sent and _is_spelled_once(body, name):
-            value = _NUMBER_MEMBER.match(body, body.find(_quoted(name)) + len(name) + 1)
-            if value is not None:
-                found.append(Found(name, *value.span(1)))
-                continue
-        elif name.encode() not in body and b"\\u00" not in body:
-            continue
-        return find_values(body, fields)
+def _is_unlimited(path: str, tokens: float) -> bool:
+    """True for a number that asks for no limit."""
+    return tokens < 0 and path.rpartition(".")[2] in UNLIMITED_BELOW_ZERO
+
+
+# -- where it stands ------------------------------------------------------------------------------------------------
+
+
+def _located(body: bytes, path: str) -> list[Found]:
+    """Where the values of a path that is there stand, duplicates included. A name that is spelled once can only stand there."""
+    first, dot, rest = path.partition(".")
+    if not dot and _are_spelled_once((first,), body):
+        value = _NUMBER_MEMBER.match(body, body.find(_quoted(first)) + len(first) + 1)
+        if value is not None:
+            return [Found(first, *value.span(1))]
+    found = find_values(body, {first})
+    while dot:
+        first, dot, rest = rest.partition(".")
+        found = [
+            Found(path, outer.start + inner.start, outer.start + inner.end)
+            for outer in found
+            for inner in find_values(body[outer.start : outer.end], {first})
+        ]
     return found
+
+
+def _are_spelled_once(names: Iterable[str], body: bytes) -> bool:
+    """True when each of these members can only be there once."""
+    if b"\\u00" in body and _ESCAPED_ASCII.search(body) is not None:
+        return False
+    for name in names:  # noqa: SIM110 -- a generator costs as much as the search
+        if body.count(_quoted(name)) != 1:
+            return False
+    return True
+
+
+@cache
+def _quoted(name: str) -> bytes:
+    return b'"%b"' % name.encode()
+
+
+def _scalar(text: bytes) -> Any:
+    """Parsed value of a member; True, which is no limit, for what cannot be parsed."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return True
+
+
+def _float_into(seen: list[str]) -> Callable[[str], float]:
+    """A reader of NaN and Infinity that says that it was needed."""
+
+    def read(constant: str) -> float:
+        seen.append(constant)
+        return float(constant)
+
+    return read
+
+
+# -- what is a fact under its own name ------------------------------------------------------------------------------
 
 
 def _number(value: object) -> float | None:
@@ -175,48 +329,13 @@ def _seed(value: object) -> int | None:
     return number if number is not None and abs(number) <= MAX_INTEGER else None
 
 
-def _scalar(text: bytes) -> Any:
-    """Parsed value of a member; True, which is no limit, for what cannot be parsed."""
-    try:
-        return parse_json(text)
-    except ValueError:
-        return True
+def _budget(value: object) -> int | None:
+    enabled = type(value) is dict and value.get("type") != "disabled"
+    number = whole_number(value.get("budget_tokens")) if enabled and type(value) is dict else None
+    return min(number, MAX_INTEGER) if number is not None and number > 0 else None
 
 
-def _are_spelled_once(names: tuple[str, ...], body: bytes, request: dict[str, Any]) -> bool:
-    """True when each of these members that is there can only be there once."""
-    if b"\\u00" in body and _ESCAPED_ASCII.search(body) is not None:
-        return False
-    for name in names:  # noqa: SIM110 -- a generator costs as much as the search
-        if name in request and body.count(_quoted(name)) != 1:
-            return False
-    return True
-
-
-def _folded(name: str) -> str:
-    """A member's name as the most lenient server might compare it."""
-    if not name.isascii():
-        name = unicodedata.normalize("NFKC", name.encode("utf-8", "replace").decode())
-    return name.casefold().replace("_", "").replace("-", "")
-
-
-@cache
-def _lookalikes(fields: tuple[str, ...]) -> frozenset[str]:
-    return frozenset(map(_folded, (*fields, *_JUDGED)))
-
-
-def _is_spelled_once(body: bytes, name: str) -> bool:
-    """True when a member name occurs once, nested ones included, and no escape could spell it another way."""
-    return body.count(_quoted(name)) == 1 and (b"\\u00" not in body or _ESCAPED_ASCII.search(body) is None)
-
-
-@cache
-def _quoted(name: str) -> bytes:
-    return b'"%b"' % name.encode()
-
-
-_JUDGED = ("model", "stream")
-"""Members besides the limits that rules are matched by."""
+_FLOORED = frozenset(path.partition(".")[0] for path in FLOORS)
 
 _USUAL = frozenset(
     """
@@ -224,7 +343,7 @@ _USUAL = frozenset(
     stop stop_sequences seed user metadata store tools tool_choice parallel_tool_calls functions function_call response_format text
     stream_options logprobs top_logprobs logit_bias frequency_penalty presence_penalty reasoning reasoning_effort thinking verbosity
     modalities audio prediction service_tier safety_identifier prompt_cache_key prompt_cache_retention previous_response_id include
-    truncation background conversation best_of echo suffix extra_body provider models route plugins transforms usage
+    truncation background conversation best_of echo suffix provider models route plugins transforms usage
     """.split()  # noqa: SIM905 -- sixty lines otherwise
 )
 """Names that are looked at no further, because most requests have no others."""
