@@ -27,6 +27,7 @@ __all__ = [
     "ResponseFacts",
     "ShadowDecision",
     "Usage",
+    "cut_by",
     "end_of_refusal",
     "from_line",
     "to_line",
@@ -334,16 +335,8 @@ class ExchangeRecord(NamedTuple):
     @property
     def truncated_by(self) -> str | None:
         """`policy` when a cap or an inserted limit cut the answer, `client` when the client's own limit did."""
-        if not self.cut:
-            return None
-        action, forwarded, requested = (
-            self.decision.action,
-            self.decision.forwarded_max_tokens,
-            self.request.requested_max_tokens,
-        )
-        # A cap may have lowered only a field that the provider reads after the one in force.
-        lowered = action is Action.CAPPED and (requested is None or forwarded is None or forwarded < requested)
-        return "policy" if lowered or action is Action.INSERTED else "client"
+        decision = self.decision
+        return cut_by(self.cut, decision.action, self.request.requested_max_tokens, decision.forwarded_max_tokens)
 
     @property
     def utilization(self) -> float | None:
@@ -417,6 +410,15 @@ class ExchangeRecord(NamedTuple):
     def unix_ns(self, at_ns: int) -> int:
         """Wall time of a stamp, by the one wall clock reading of this exchange."""
         return self.started_unix_ns + at_ns - self.accepted_ns
+
+
+def cut_by(cut: bool | None, action: Action, requested: int | None, forwarded: int | None) -> str | None:
+    """`policy` when the limit that ended an answer was the policy's, `client` when it was the client's own; None when none did."""
+    if not cut:
+        return None
+    # A cap may have lowered only a field that the provider reads after the one in force.
+    lowered = action is Action.CAPPED and (requested is None or forwarded is None or forwarded < requested)
+    return "policy" if lowered or action is Action.INSERTED else "client"
 
 
 FINISH_WORDS = {

@@ -169,6 +169,10 @@ class _Supervisor:
         self.policies = policies
         self.policy_loaded_at_s = time.time()
         self.policy_error: str | None = None
+        self._rules_since_s = dict.fromkeys(
+            (rule.name for rule in policies.rules), _changed_s(settings.policies, self.policy_loaded_at_s)
+        )
+        """Unix time since when each rule is as it is: what the ledger says of an earlier one says nothing of it."""
         self._policies_read: _Stamp | None = ()
         """The policies file as it was last read; () before, so that a change since the start's reading is seen too."""
         self._policies_seen: _Stamp | None = ()
@@ -188,7 +192,7 @@ class _Supervisor:
     def _recorder_init(self) -> dict[str, Any]:
         return {
             "settings": orjson.Fragment(to_json(self.settings)),
-            "policy": self._policy_state(),
+            **self._policy_message(),
             "intake_fd": self._intake.fileno(),
             "admin_fd": self._admin.fileno(),
             "version": __version__,
@@ -204,13 +208,17 @@ class _Supervisor:
             "listen_fd": listen_fd,
         }
 
-    def _policy_state(self) -> dict[str, Any]:
-        return {
+    def _policy_message(self) -> dict[str, Any]:
+        state = {
             "digest": self.policies.digest,
             "loaded_at": self.policy_loaded_at_s,
             "error": self.policy_error,
-            "rules": [{"name": rule.name, "mode": rule.mode} for rule in self.policies.rules],
+            "rules": [
+                {"name": rule.name, "do": rule.do, "mode": rule.mode, "since": self._rules_since_s[rule.name]}
+                for rule in self.policies.rules
+            ],
         }
+        return {"policy": state, "rules": self.policies.document}
 
     def reload(self) -> None:
         """Take the policies file as it is now, or keep the last good one and say why."""
@@ -228,10 +236,15 @@ class _Supervisor:
             self.policy_error = None
             _log.info("policies read, digest %s", policies.digest)
             if policies.digest != self.policies.digest:
+                same = {rule.name for rule in policies.rules if rule in self.policies.rules}
                 self.policies, self.policy_loaded_at_s = policies, time.time()
+                self._rules_since_s = {
+                    rule.name: self._rules_since_s[rule.name] if rule.name in same else self.policy_loaded_at_s
+                    for rule in policies.rules
+                }
                 for worker in self.workers:
                     worker.send({"policy": policies.document})
-        self.recorder.send({"policy": self._policy_state()})
+        self.recorder.send(self._policy_message())
 
     def look(self) -> None:
         """Reload policies that changed and are the same at two looks: whoever writes the file is through with it."""
@@ -388,6 +401,14 @@ def _stamp(path: Path) -> _Stamp | None:
     except OSError:
         return None
     return state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
+
+
+def _changed_s(path: Path | None, now_s: float) -> float:
+    """Unix time of a file's last change, at most now; now where there is none."""
+    try:
+        return now_s if path is None else min(path.stat().st_mtime, now_s)
+    except OSError:
+        return now_s
 
 
 def _listener(address: Address) -> socket.socket:

@@ -9,13 +9,42 @@ Source: ARCHITECTURE.md 7 "Policies".
 """
 
 from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from proxy.policy.rules import Disarm
-from proxy.record import Action, End, ExchangeRecord
+from proxy.record import Action, End, ExchangeRecord, ShadowDecision
 
-__all__ = ["Window", "cut_by_rule"]
+__all__ = ["Answer", "Window", "cut_by_rule"]
 
 _LIMITING = frozenset((Action.CAPPED, Action.INSERTED))
+
+
+class Answer(NamedTuple):
+    """What counts of one exchange; a ledger's row has it too."""
+
+    rule: str | None
+    cut_by_policy: bool
+    """True when the limit that ended it was the policy's."""
+    whole: bool
+    """True when it came whole and said how it ended."""
+    output_tokens: int | None
+    choices: int | None
+    shadow: tuple[ShadowDecision, ...]
+
+    @classmethod
+    def of(cls, record: ExchangeRecord) -> "Answer | None":
+        """The answer of an exchange; None when the upstream gave none."""
+        if record.status is None or not 200 <= record.status < 300 or not record.upstream_tried:
+            return None
+        return cls(
+            record.decision.rule,
+            record.truncated_by == "policy",
+            record.end is End.COMPLETE and record.cut is not None,
+            record.output_tokens,
+            record.request.choices,
+            record.decision.shadow,
+        )
 
 
 class Window:
@@ -28,6 +57,18 @@ class Window:
         self.armed = armed
         self._answers: deque[bool] = deque(maxlen=disarm.of_last)
         self._cut = 0
+
+    @classmethod
+    def rebuilt(cls, disarm: Disarm, rule: str, answers: Sequence[Answer]) -> "Window":
+        """The window after these answers, oldest first; where they decide nothing, the last one tells what the rule was then."""
+        window = cls(disarm)
+        for answer in answers:
+            cut = cut_by_rule(answer, rule)
+            if cut is not None:
+                window.add(cut)
+        if answers and answers[-1].rule != rule and not window._may_be_armed:
+            window.armed = False
+        return window
 
     def __len__(self) -> int:
         return len(self._answers)
@@ -46,27 +87,25 @@ class Window:
         before = self.armed
         if self._cut > self.disarm.budget:
             self.armed = False
-        elif len(self._answers) == self.disarm.of_last and self._cut <= self.disarm.budget / 2:
+        elif self._may_be_armed:
             self.armed = True
         return self.armed is not before
 
+    @property
+    def _may_be_armed(self) -> bool:
+        return len(self._answers) == self.disarm.of_last and self._cut <= self.disarm.budget / 2
 
-def cut_by_rule(record: ExchangeRecord, rule: str) -> bool | None:
+
+def cut_by_rule(answer: Answer, rule: str) -> bool | None:
     """Whether this rule cut the answer, or would have while it was disarmed; None when that says nothing: another rule's, or not whole."""
-    decision = record.decision
-    answered = record.status is not None and 200 <= record.status < 300 and record.upstream_tried
-    if not answered:
-        return None
-    whole = record.end is End.COMPLETE and record.cut is not None
-    if decision.rule == rule:
-        return record.truncated_by == "policy" if whole else None
-    for shadow in decision.shadow:
+    if answer.rule == rule:
+        return answer.cut_by_policy if answer.whole else None
+    for shadow in answer.shadow:
         if shadow.rule == rule:
-            tokens = record.output_tokens
-            if tokens is None:
+            if answer.output_tokens is None:
                 return None
             limit = shadow.forwarded if shadow.action in _LIMITING else None
-            if limit is not None and tokens > limit * (record.request.choices or 1):
+            if limit is not None and answer.output_tokens > limit * (answer.choices or 1):
                 return True  # also of an answer that was left or broke: it had come so far
-            return False if whole else None
+            return False if answer.whole else None
     return None

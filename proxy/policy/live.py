@@ -6,11 +6,11 @@ Source: ARCHITECTURE.md 7 "Policies".
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-__all__ = ["Law", "Live"]
+__all__ = ["Law", "Live", "quantile"]
 
 
 class Law(NamedTuple):
@@ -53,3 +53,11 @@ class Live:
             for upstream, model, quantile, ttft_s, tpot_s in document["laws"]
         }
         return cls(laws, frozenset(document["disarmed"]))
+
+
+def quantile(ascending: Sequence[float], share: float) -> float:
+    """Linear between the two nearest of at least one sorted value, as numpy's default is."""
+    at = share * (len(ascending) - 1)
+    below = math.floor(at)
+    above = min(below + 1, len(ascending) - 1)
+    return ascending[below] + (ascending[above] - ascending[below]) * (at - below)

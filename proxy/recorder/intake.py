@@ -45,6 +45,8 @@ class Intake:
         self.workers = workers
         self.counter = counter
         self.counts = IntakeCounts()
+        self.greet: Callable[[list[str]], bytes] = lambda _: b""
+        """Given the rules that a new worker holds for disarmed; the line that it is told first."""
         self._links: set[_Link] = set()
         self._server: asyncio.Server | None = None
         self._empty = asyncio.Event()
@@ -53,6 +55,11 @@ class Intake:
     async def serve(self, listening: socket.socket) -> None:
         """Accept workers on a listening socket that somebody else bound and keeps."""
         self._server = await asyncio.get_running_loop().create_server(lambda: _Link(self), sock=listening)
+
+    def tell(self, line: bytes) -> None:
+        """Tell every worker; one that does not read misses it, the next line says as much."""
+        for link in self._links:
+            link.tell(line)
 
     async def drain(self, within_s: float) -> None:
         """Accept nobody new, and wait until every worker has closed its link or the time is up."""
@@ -83,6 +90,8 @@ class _Link(asyncio.Protocol):
         self._worker: Worker | None = None
         self._rest = b""
         self._skipping = False
+        self._untold = b""
+        """End of a line that the worker's socket had no room for."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -150,10 +159,18 @@ class _Link(asyncio.Protocol):
     def _finish(self, records: list[ExchangeRecord], last: int | None) -> None:
         if records:
             self._intake.process(records)
-        if last is not None and self._acks is not None:
-            # one that does not fit is made up for by the next: the numbers are cumulative
-            with contextlib.suppress(OSError):
-                self._acks.send(b'{"ack":%d}\n' % last)
+        if last is not None:
+            self.tell(b'{"ack":%d}\n' % last)
+
+    def tell(self, line: bytes) -> None:
+        """Send a line; one that does not fit is lost, and made up for by the next: numbers are cumulative, state is whole."""
+        if self._acks is None:
+            return
+        with contextlib.suppress(OSError):
+            if self._untold:
+                self._untold = self._untold[self._acks.send(self._untold) :]
+            if not self._untold and line:
+                self._untold = line[self._acks.send(line) :]
 
     def _control(self, message: dict[str, Any]) -> None:
         if "hello" in message:
@@ -161,7 +178,9 @@ class _Link(asyncio.Protocol):
             index, pid = _number(hello["worker"]), _number(hello["pid"])
             if self._worker is not None:
                 raise TypeError("a worker says hello once")
+            disarmed = [name for name in hello.get("disarmed", ()) if type(name) is str]
             self._worker = self._intake.workers.hello(index, pid)
+            self.tell(self._intake.greet(disarmed))
         elif "totals" in message:
             if self._worker is None:
                 raise TypeError("totals of nobody")

@@ -15,7 +15,8 @@ from typing import Final
 import orjson
 
 from proxy.errors import LengthwiseError
-from proxy.record import ExchangeRecord
+from proxy.policy.disarm import Answer
+from proxy.record import Action, End, ExchangeRecord, ShadowDecision, cut_by
 
 __all__ = ["COLUMNS", "Ledger", "LedgerError", "row", "shadow_json"]
 
@@ -93,9 +94,12 @@ _TABLE: Final[tuple[tuple[str, str, Callable[[ExchangeRecord], Value]], ...]] = 
     ("degraded", "TEXT", lambda r: r.degraded),
     ("error_type", "TEXT", lambda r: r.error_type),
     ("trace_id", "TEXT NOT NULL", lambda r: r.trace_id),
+    ("arm_unit", "TEXT", lambda r: r.decision.unit),
 )
 COLUMNS: Final = tuple(name for name, _, _ in _TABLE)
 """Columns in their order; `end` is a word of SQL and needs quotes in a query."""
+_FIRST_COLUMNS: Final = 40
+"""Those of the first ledgers of this version."""
 
 _CREATE = (
     "CREATE TABLE exchange (" + ", ".join(f'"{name}" {kind}' for name, kind, _ in _TABLE) + ")",
@@ -170,7 +174,10 @@ class Ledger:
                 self._connection.execute(statement)
             self._connection.execute("COMMIT")
         columns = tuple(name for _, name, *_ in self._connection.execute("PRAGMA table_info(exchange)"))
-        if columns != COLUMNS:
+        if columns == COLUMNS[: len(columns)] and len(columns) >= _FIRST_COLUMNS:
+            for name, kind, _ in _TABLE[len(columns) :]:  # columns that came since are added at the end
+                self._connection.execute(f'ALTER TABLE exchange ADD COLUMN "{name}" {kind}')
+        elif columns != COLUMNS:
             raise LedgerError("the ledger's table has other columns than its version says: name another file")
 
     def write(self, records: Sequence[ExchangeRecord]) -> bool:
@@ -197,6 +204,20 @@ class Ledger:
         self.error = None
         return True
 
+    def answers(self, rule: str, since_unix_s: float, most: int) -> list[Answer]:
+        """The last answers that a rule decided or would have, oldest first; none when they cannot be read."""
+        query = (
+            'SELECT rule, cut, action, requested_max_tokens, forwarded_max_tokens, "end", output_tokens, choices, shadow '
+            "FROM exchange WHERE started_at >= ? AND status BETWEEN 200 AND 299 AND (rule = ? OR instr(shadow, ?)) "
+            "ORDER BY started_at DESC LIMIT ?"
+        )
+        named = orjson.dumps({"rule": rule})[1:-1].decode()
+        try:
+            rows = self._connection.execute(query, (since_unix_s, rule, named, most)).fetchall()
+            return [_answer(*row) for row in reversed(rows)]
+        except (sqlite3.Error, LookupError, TypeError, ValueError):
+            return []
+
     def forget(self, before_unix_s: float) -> bool:
         """Delete one slice of the rows that started before; True while there may be more."""
         query = (
@@ -222,6 +243,28 @@ class Ledger:
                 self._connection.execute("ROLLBACK")
         except sqlite3.Error as error:
             self.error = _reason(error)
+
+
+def _answer(  # noqa: PLR0917 -- a row
+    rule: str | None,
+    cut: int | None,
+    action: str,
+    requested: int | None,
+    forwarded: int | None,
+    end: str,
+    output_tokens: int | None,
+    choices: int | None,
+    shadow: str | None,
+) -> Answer:
+    decisions = [] if shadow is None else orjson.loads(shadow)
+    return Answer(
+        rule,
+        cut_by(bool(cut), Action(action), requested, forwarded) == "policy",
+        end == End.COMPLETE and cut is not None,
+        output_tokens,
+        choices,
+        tuple(ShadowDecision(each["rule"], Action(each["action"]), each["forwarded"]) for each in decisions),
+    )
 
 
 def _reason(error: OSError | sqlite3.Error) -> str:

@@ -6,7 +6,7 @@ bounded by configuration or by the first names seen; ids, keys, paths and raw li
 Source: ARCHITECTURE.md 7 "Metrics"; semantic-conventions v1.41.1 docs/gen-ai/gen-ai-metrics.md.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Observation
@@ -73,7 +73,20 @@ class Metrics:
         version: str,
         workers: Workers,
         models: Iterable[str] = (),
+        *,
+        policy: Callable[[], tuple[bool, Sequence[tuple[str, bool]]]] | None = None,
     ) -> None:
+        """Make the instruments.
+
+        Args:
+            readers: Who collects them.
+            resource: Whose they are.
+            version: Of Lengthwise.
+            workers: Their totals.
+            models: Models that may be labels; empty: the first seen.
+            policy: Whether the rules on disk are broken, and (rule, armed) of every enforcing rule; called by the reader's
+                thread. None: neither is a metric.
+        """
         # this process decides when to shut down: the SDK's own exit handler waits 30 s for a collector that is away
         self._provider = MeterProvider(readers, resource, shutdown_on_exit=False)
         self._models = Names(models)
@@ -149,6 +162,20 @@ class Metrics:
             "{exchange}",
             "Exchanges in progress.",
         )
+
+        if policy is not None:
+            meter.create_observable_gauge(
+                names.LENGTHWISE_POLICY_RULE_ARMED,
+                [lambda _: [Observation(int(armed), {"rule": rule}) for rule, armed in policy()[1]]],
+                "1",
+                "1 while an enforcing rule enforces, 0 while it is disarmed.",
+            )
+            meter.create_observable_gauge(
+                names.LENGTHWISE_POLICY_ERROR,
+                [lambda _: [Observation(int(policy()[0]))]],
+                "1",
+                "1 while the rules on disk are broken and the last good ones stay.",
+            )
 
     def record(self, record: ExchangeRecord) -> None:
         """Count one exchange."""

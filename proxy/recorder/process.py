@@ -26,9 +26,12 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from prometheus_client import CollectorRegistry
 
+from proxy.errors import SettingsError
+from proxy.policy import rules
 from proxy.record import ExchangeRecord
 from proxy.recorder import admin, export, semconv, tokens
 from proxy.recorder.intake import Intake
+from proxy.recorder.learned import Learned, LearnedPolicy
 from proxy.recorder.ledger import Ledger, LedgerError
 from proxy.recorder.metrics import Metrics
 from proxy.recorder.spans import SpanForm, spans_of
@@ -41,6 +44,7 @@ __all__ = ["Init", "Recorder", "run"]
 _LEAVE_S: Final = 2.7
 _DRAIN_S: Final = 1.2
 """Part of it for what workers have sent already; they are gone by then, so this ends with the backlog."""
+_TEACH_S: Final = 1.0
 _HOUR_S: Final = 3600.0
 _SLICE_PAUSE_S: Final = 0.01
 _DAY_S: Final = 86400.0
@@ -55,7 +59,8 @@ class Init:
 
     settings: Settings
     policy: dict[str, Any]
-    """`/status` shows it as it came: digest, loaded_at, error, rules."""
+    """`/status` shows it: digest, loaded_at, error, rules."""
+    learned: LearnedPolicy
     intake_fd: int
     admin_fd: int
     version: str
@@ -72,6 +77,7 @@ class Init:
         return cls(
             from_json(orjson.dumps(init["settings"])),
             init["policy"],
+            LearnedPolicy.read(rules.parse, init),
             init["intake_fd"],
             init["admin_fd"],
             init["version"],
@@ -110,8 +116,14 @@ class Recorder:
             readers.append(PrometheusMetricReader(registry=self.registry, scope_info_enabled=False))
         if "metrics" in self._exports:
             readers.append(export.metric_reader(self._exports["metrics"], environ))
-        self._metrics = Metrics(readers, resource, init.version, self.workers, telemetry.models) if readers else None
         self._ledger, self._ledger_error = _open_ledger(init.settings)
+        self.learned = Learned(init.learned, self._ledger.answers if self._ledger is not None else lambda *_: ())
+        self._metrics = (
+            Metrics(readers, resource, init.version, self.workers, telemetry.models, policy=self._policy_state)
+            if readers
+            else None
+        )
+        self.intake.greet = self._greet
         if not self._exports and "otlp" in {telemetry.traces, telemetry.metrics}:
             log.info("no OTLP endpoint is configured (OTEL_EXPORTER_OTLP_ENDPOINT): no spans or metrics are exported")
 
@@ -130,6 +142,33 @@ class Recorder:
             if not self._ledger.write(records) and not failing:
                 log.warning("the ledger takes no rows (%s): they are counted, and not kept", self._ledger.error)
 
+        if self.learned.observe(records):
+            self.intake.tell(self.learned.line(time.time()))
+
+    def _policy_state(self) -> tuple[bool, Sequence[tuple[str, bool]]]:
+        return self.policy["error"] is not None, self.learned.armed()
+
+    def _greet(self, disarmed: list[str]) -> bytes:
+        self.learned.adopt(disarmed)
+        return self.learned.line(time.time())
+
+    def take_policy(self, message: dict[str, Any]) -> None:
+        """Take the supervisor's word about the rules.
+
+        Raises:
+            LookupError, TypeError, ValueError, SettingsError: it is none.
+        """
+        learned = LearnedPolicy.read(rules.parse, message)
+        self.policy = message["policy"]
+        self.learned.take(learned)
+        self.intake.tell(self.learned.line(time.time()))
+
+    async def teach(self) -> None:
+        """Tell the workers each second what is known: they take a law for outdated that is not repeated."""
+        while True:
+            await asyncio.sleep(_TEACH_S)
+            self.intake.tell(self.learned.line(time.time()))
+
     async def housekeep(self) -> None:
         """Delete what is older than `ledger.keep_days`, now and every hour, in slices between which records pass."""
         while self._ledger is not None:
@@ -139,11 +178,11 @@ class Recorder:
 
     def status(self) -> dict[str, object]:
         """What `/status` answers."""
-        totals = self.workers.totals
+        totals, armed = self.workers.totals, self.learned.rules_status()
         return {
             "version": self._init.version,
             "settings": {"digest": self._init.settings_digest},
-            "policy": self.policy,
+            "policy": self.policy | {"rules": [rule | armed.get(rule["name"], {}) for rule in self.policy["rules"]]},
             "workers": [
                 {
                     "index": worker.index,
@@ -165,7 +204,7 @@ class Recorder:
                 "failed_records": self.failed_records,
                 "connections_malformed": totals.connections_malformed,
             },
-            "laws": {},
+            "laws": self.learned.laws_status(time.time()),
             "encodings": tokens.present(self._vocabularies),
             "export": {name: counts.status() for name, counts in self._exports.items()},
             "ledger": self._ledger_status(),
@@ -213,7 +252,11 @@ async def run(control: socket.socket, environ: Mapping[str, str]) -> int:
     recorder = Recorder(init, environ)
     await recorder.intake.serve(_inherited(init.intake_fd))
     runner = await admin.serve(_inherited(init.admin_fd), recorder.registry, recorder.status)
-    tasks = [loop.create_task(_obey(reader, recorder, leave)), loop.create_task(recorder.housekeep())]
+    tasks = [
+        loop.create_task(_obey(reader, recorder, leave)),
+        loop.create_task(recorder.housekeep()),
+        loop.create_task(recorder.teach()),
+    ]
     writer.write(b'{"ready":true}\n')
     await leave.wait()
     deadline_s = time.monotonic() + _LEAVE_S
@@ -233,11 +276,11 @@ async def _obey(reader: asyncio.StreamReader, recorder: Recorder, leave: asyncio
     """Take the supervisor's lines until it closes the channel."""
     try:
         while line := await reader.readline():
-            with contextlib.suppress(orjson.JSONDecodeError, LookupError, TypeError):
+            with contextlib.suppress(ValueError, LookupError, TypeError, SettingsError):
                 message = orjson.loads(line)
                 if "leave" in message:
                     break
-                recorder.policy = message["policy"]
+                recorder.take_policy(message)
     except (OSError, ValueError):
         log.warning("the control channel broke")
     leave.set()

@@ -102,6 +102,8 @@ LENGTHWISE_DEGRADED: Final = "lengthwise.degraded"
 # -- our own metrics (max_tokens.requested, max_tokens.utilization and the two times share their attribute's name) -----
 LENGTHWISE_OVERHEAD_DURATION: Final = "lengthwise.overhead.duration"
 LENGTHWISE_POLICY_DECISIONS: Final = "lengthwise.policy.decisions"
+LENGTHWISE_POLICY_RULE_ARMED: Final = "lengthwise.policy.rule.armed"
+LENGTHWISE_POLICY_ERROR: Final = "lengthwise.policy.error"
 LENGTHWISE_TRUNCATIONS: Final = "lengthwise.truncations"
 LENGTHWISE_RESERVED_UNUSED_TOKENS: Final = "lengthwise.reserved_unused_tokens"
 LENGTHWISE_USAGE_MISSING: Final = "lengthwise.usage.missing"

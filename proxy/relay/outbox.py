@@ -29,12 +29,12 @@ _FLUSH_S = 0.02
 class Outbox(asyncio.Protocol):
     """One worker's end of the socket to the recorder."""
 
-    def __init__(self, path: str, hello: dict[str, Any], totals: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, path: str, hello: Callable[[], dict[str, Any]], totals: Callable[[], dict[str, Any]]) -> None:
         """Make an outbox that is not connected yet.
 
         Args:
             path: The recorder's unix socket.
-            hello: Sent first on each connection.
+            hello: Makes what is sent first on each connection.
             totals: Counters of the worker since its start; `records_dropped` is added here.
         """
         self.records_dropped = 0
@@ -141,7 +141,7 @@ class Outbox(asyncio.Protocol):
         """The recorder is there: greet it and send what waited."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by class
         self._received = b""
-        self._transport.write(orjson.dumps({"hello": self._hello}) + b"\n")
+        self._transport.write(orjson.dumps({"hello": self._hello()}) + b"\n")
         self._flush()
 
     def data_received(self, data: bytes) -> None:

@@ -34,6 +34,8 @@ _log = logging.getLogger(__name__)
 
 _TICK_S = 0.25
 """Timeouts are looked at so often: one timer for all connections, so that a chunk costs none."""
+_OUTDATED_NS = 30_000_000_000
+"""A law that was not repeated for so long is no law."""
 _BACKLOG = 1024
 _OUTBOX_CLOSE_S = 1.0
 
@@ -45,7 +47,9 @@ class Worker:
         self.settings = settings
         self.policies = policies
         self.live = Live()
+        self._live_ns = 0
         self.outbox = outbox
+        outbox.on_message = self._learn
         # The longest prefix wins, so it is tried first.
         self.pools = sorted(
             (Pool(settings, upstream) for upstream in settings.upstreams), key=lambda pool: -len(pool.prefix)
@@ -103,6 +107,10 @@ class Worker:
         if self.draining:
             self._loop.call_soon(self._check_idle)  # after the client decided whether to close
 
+    def _learn(self, message: dict[str, Any]) -> None:
+        """Live state from the recorder, whole each time."""
+        self.live, self._live_ns = Live.from_json(message["live"]), monotonic_ns()
+
     def client_gone(self, client: Client) -> None:
         """A client's connection ended."""
         self.clients.discard(client)
@@ -137,6 +145,8 @@ class Worker:
             client.deadline(now_ns)
         for pool in self.pools:
             pool.sweep(now_ns)
+        if self.live.laws and now_ns - self._live_ns > _OUTDATED_NS:  # the recorder is away; what it disarmed stays so
+            self.live = Live(disarmed=self.live.disarmed)
         self._ticks += 1
         if self._ticks * _TICK_S % 1 == 0:
             self.outbox.tick()
@@ -240,7 +250,11 @@ async def _serve(control_fd: int) -> None:
     def totals() -> dict[str, Any]:
         return {} if worker is None else worker.totals()
 
-    outbox = Outbox(init["intake"], {"worker": init["index"], "pid": os.getpid()}, totals)
+    def hello() -> dict[str, Any]:
+        disarmed = [] if worker is None else sorted(worker.live.disarmed)
+        return {"worker": init["index"], "pid": os.getpid(), "disarmed": disarmed}
+
+    outbox = Outbox(init["intake"], hello, totals)
     worker = control.worker = Worker(settings, rules.parse(init["policy"]), outbox)
     await worker.listen(socket.socket(fileno=init["listen_fd"]))
     # What start-up made lives as long as the process: the collector need not look at it again.

@@ -54,6 +54,7 @@ ROW = {
     "degraded": None,
     "error_type": None,
     "trace_id": TRACE_ID,
+    "arm_unit": None,
 }
 NOTHING = {
     name: None

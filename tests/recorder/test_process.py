@@ -15,7 +15,7 @@ import pytest
 from proxy.record import Action, End, RequestFacts, ResponseFacts
 from proxy.recorder import semconv
 from tests.support.otlp import GrpcCollector, HttpCollector
-from tests.support.recorder import EXIT_S, ROOT, VERSION, RecorderHost
+from tests.support.recorder import EXIT_S, ROOT, VERSION, RecorderHost, policy_message
 from tests.support.records import make_record
 
 Start = Callable[..., RecorderHost]
@@ -111,6 +111,7 @@ def test_every_metric_of_the_contract_is_scraped(start: Start) -> None:
         "lengthwise_records_dropped_total",
         "lengthwise_connections_malformed_total",
         "lengthwise_exchanges_active",
+        "lengthwise_policy_error",
     }
     assert samples["lengthwise_records_dropped_total"] == 4
     assert samples["lengthwise_exchanges_active"] == 2
@@ -118,8 +119,12 @@ def test_every_metric_of_the_contract_is_scraped(start: Start) -> None:
 
 def test_status_says_everything(start: Start) -> None:
     """The whole document; a policy that the supervisor reloads shows at once."""
-    policy = {"digest": "abc", "loaded_at": 1.5, "error": None, "rules": [{"name": "cap", "mode": "enforce"}]}
-    host = start(policy=policy, environ={"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:9/v1/traces"})
+    policy = {"digest": "abc", "loaded_at": 1.5, "error": None}
+    rule = {"name": "cap", "do": "cap", "max_tokens": 8}
+    shown = {"name": "cap", "do": "cap", "mode": "enforce", "since": 0.0, "armed": True}
+    host = start(
+        policy=policy, rules=[rule], environ={"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:9/v1/traces"}
+    )
     worker = host.worker(3, pid=77)
     totals = {"exchanges": 9, "exchanges_active": 1, "records_dropped": 2, "connections_malformed": 5}
     worker.say({"totals": totals | {"policy_digest": "abc"}})
@@ -128,7 +133,7 @@ def test_status_says_everything(start: Start) -> None:
     expected = {
         "version": VERSION,
         "settings": {"digest": host.status()["settings"]["digest"]},
-        "policy": policy,
+        "policy": policy | {"rules": [shown]},
         "workers": [
             {
                 "index": 3,
@@ -144,7 +149,7 @@ def test_status_says_everything(start: Start) -> None:
         "exchanges": 9,
         "records": 2,
         "drops": {"records": 2, "malformed_lines": 1, "failed_records": 1, "connections_malformed": 5},
-        "laws": {},
+        "laws": [],
         "encodings": [],
         "export": {
             "traces": {"protocol": "http/protobuf", "exported": 0, "failed": 0, "dropped": 0, "last_failure": None}
@@ -154,9 +159,9 @@ def test_status_says_everything(start: Start) -> None:
     assert host.status() == expected
     assert len(expected["settings"]["digest"]) == 12
     reloaded = policy | {"digest": "def", "error": "line 3"}
-    host.tell({"policy": reloaded})
+    host.tell(policy_message(reloaded, []))
     host.control.sendall(b"nonsense\n[]\n")  # type: ignore[union-attr]
-    assert host.until(lambda status: status["policy"] == reloaded)
+    assert host.until(lambda status: status["policy"] == reloaded | {"rules": []})
 
 
 @pytest.mark.parametrize("ending", ["control", "sigterm"])

@@ -95,7 +95,7 @@ async def recorder(tmp_path: Path) -> AsyncIterator[Recorder]:
 @pytest.fixture
 async def outbox(recorder: Recorder) -> AsyncIterator[Outbox]:
     """A worker's outbox, connected."""
-    one = Outbox(str(recorder.path), HELLO, lambda: {"exchanges": 5})
+    one = Outbox(str(recorder.path), lambda: HELLO, lambda: {"exchanges": 5})
     one.tick()
     await recorder.until(lambda: recorder.connections)
     yield one
@@ -173,7 +173,7 @@ async def test_what_a_dead_recorder_had_not_acknowledged_is_dropped(recorder: Re
 async def test_what_waits_for_a_recorder_that_is_away_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The oldest wait, the newest are counted; none of it is an error or a wait for traffic."""
     monkeypatch.setattr(module, "_HELD_RECORDS", 10)
-    outbox = Outbox(str(tmp_path / "nobody"), HELLO, dict)
+    outbox = Outbox(str(tmp_path / "nobody"), lambda: HELLO, dict)
     outbox.tick()
     await settle(lambda: not outbox._connecting)
     for number in range(25):
@@ -249,7 +249,7 @@ async def test_closing_does_not_wait_for_a_recorder_that_dies_meanwhile(recorder
 
 async def test_closing_without_a_recorder_counts_everything(tmp_path: Path):
     """Nothing to wait for."""
-    outbox = Outbox(str(tmp_path / "nobody"), HELLO, dict)
+    outbox = Outbox(str(tmp_path / "nobody"), lambda: HELLO, dict)
     outbox.put(make_record())
     await outbox.close(1000)
     assert outbox.records_dropped == 1

@@ -69,7 +69,7 @@ class Worker:
             line = self.lines.readline()
             if not line:
                 raise EOFError("the recorder closed the intake")
-            acked = orjson.loads(line)["ack"]
+            acked = orjson.loads(line).get("ack", acked)  # live state comes between
         return acked
 
     def send(self, records: Sequence[ExchangeRecord]) -> int:
@@ -83,6 +83,14 @@ class Worker:
         self.socket.close()
 
 
+def policy_message(state: dict[str, Any], rules: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The supervisor's word about the rules; each is as it is since the beginning of time."""
+    shown = [
+        {"name": rule["name"], "do": rule["do"], "mode": rule.get("mode", "enforce"), "since": 0.0} for rule in rules
+    ]
+    return {"policy": state | {"rules": shown}, "rules": {"version": 1, "rules": list(rules)}}
+
+
 class RecorderHost:
     """The supervisor's part: sockets, settings, the process."""
 
@@ -94,6 +102,7 @@ class RecorderHost:
         ledger: dict[str, Any] | None = None,
         environ: dict[str, str] | None = None,
         policy: dict[str, Any] | None = None,
+        rules: Sequence[dict[str, Any]] = (),
     ) -> None:
         self.folder = folder
         self.log_path = folder / "recorder.log"
@@ -103,6 +112,7 @@ class RecorderHost:
         config.write_text(yaml.safe_dump({"telemetry": telemetry or {}, "ledger": _LEDGER | (ledger or {})}))
         self.settings, _, _ = load(config, {}, {})
         self.policy = policy or {"digest": "0" * 12, "loaded_at": None, "error": None, "rules": []}
+        self.rules = rules
         self.environ = {
             **{name: value for name, value in os.environ.items() if not name.startswith("OTEL_")},
             "NO_PROXY": "127.0.0.1",
@@ -139,7 +149,7 @@ class RecorderHost:
             {
                 "init": {
                     "settings": orjson.loads(to_json(self.settings)),
-                    "policy": self.policy,
+                    **policy_message(self.policy, self.rules),
                     "intake_fd": self.intake.fileno(),
                     "admin_fd": self.admin.fileno(),
                     "version": VERSION,

@@ -27,7 +27,7 @@ class Collecting(Outbox):
     """Keeps records where a recorder would be."""
 
     def __init__(self) -> None:
-        super().__init__("/nowhere", {}, dict)
+        super().__init__("/nowhere", dict, dict)
         self.records: list[ExchangeRecord] = []
         self.texts: list[Sequence[str] | None] = []
         """What came with each record for counting."""
