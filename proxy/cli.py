@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from proxy import __version__, settings
-from proxy.errors import SettingsError
+from proxy.errors import RefusalError, SettingsError
 from proxy.policy.rules import PolicySet
 
 __all__ = ["main"]
@@ -52,6 +52,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         for name, (metavar, text) in _FLAGS.items():
             command.add_argument(f"--{name}", metavar=metavar, help=text)
+
+    check.add_argument(
+        "--explain",
+        type=Path,
+        metavar="REQUEST.json",
+        help="also tell which rule decides this request body and what would be sent; exit 1 when it would be refused",
+    )
+    check.add_argument("--path", default="/v1/chat/completions", metavar="PATH", help="of that request (%(default)s)")
+    check.add_argument(
+        "--header", action="append", default=[], metavar="'NAME: VALUE'", help="of that request; may be repeated"
+    )
 
     fetch = commands.add_parser(
         "fetch-encodings",
@@ -121,6 +132,45 @@ def _check(arguments: argparse.Namespace) -> int:
     except SettingsError as error:
         return _report(error)
     print(f"ok: {len(loaded.upstreams)} upstream(s), {len(policies.rules)} rule(s)")
+    return 0 if arguments.explain is None else _explain(arguments, loaded, policies)
+
+
+def _explain(arguments: argparse.Namespace, loaded: settings.Settings, policies: PolicySet) -> int:
+    from proxy.relay.explain import explain  # noqa: PLC0415 -- `check` alone needs no relay
+
+    headers: list[tuple[str, str]] = []
+    for header in arguments.header:
+        name, colon, value = header.partition(":")
+        if not colon or not name.strip():
+            print("lengthwise: --header: expected 'NAME: VALUE'", file=sys.stderr)
+            return 2
+        headers.append((name.strip(), value.strip()))
+    try:
+        body = arguments.explain.read_bytes()
+    except OSError as error:
+        print(f"lengthwise: --explain: {arguments.explain} cannot be read: {error.strerror}", file=sys.stderr)
+        return 2
+    try:
+        told = explain(loaded, policies, arguments.path, headers, body)
+    except (RefusalError, UnicodeEncodeError) as error:
+        print(f"lengthwise: --path or --header: {error}", file=sys.stderr)
+        return 2
+    print(f"request  {told.route}")
+    if told.facts is not None:
+        limits = ", ".join(f"{path} {'unlimited' if sent is None else sent}" for path, sent in told.facts.limits)
+        streamed = "streamed" if told.facts.stream else "not streamed"
+        print(f"         model {told.facts.model}, {streamed}, {limits or 'no limit'}")
+    width = max((len(name) for name, _, _ in told.rules), default=0)
+    for name, mode, does in told.rules:
+        print(f"rule     {name:<{width}}  {mode:<7}  {does}")
+    if told.decision is not None and told.decision.arm is not None:
+        print(
+            f"arm      {told.decision.arm}, drawn anew for each {'request' if told.decision.unit is None else 'unit'}"
+        )
+    if told.refusal is not None:
+        print(f"refused  {told.refusal.refusal.status} {told.refusal.error_type}: {told.refusal.message}")
+        return 1
+    print(f"sent     {'; '.join(told.changes) or 'as it came'}")
     return 0
 
 

@@ -28,7 +28,7 @@ from proxy.record import (
 )
 from proxy.relay.guard import guarded, report
 from proxy.relay.judge import judge, origin_of
-from proxy.relay.route import DEADLINE_HEADER, Route
+from proxy.relay.route import Route
 from proxy.relay.tunnel import Tunnel
 from proxy.relay.upstream import Upstream
 from proxy.wire.dialects.base import openai_error_body
@@ -238,8 +238,6 @@ class Exchange:
     def _judge(self, body: bytes) -> None:
         """Read the body, decide, and leave in `_body` what the upstream gets."""
         worker, route = self._worker, self._route
-        if route.bad_deadline and worker.policies.takes_deadlines:
-            raise RefusalError("malformed_request", f"{DEADLINE_HEADER.decode()} is no whole number of milliseconds.")
         judged = judge(body, route, worker, self.id, time())
         self._facts, self._decision, sent, self._usage_asked, self._decoded = judged
         refusal = refusal_of(judged.decision, judged.facts, worker.policies)

@@ -7,10 +7,11 @@ Invariant: what the policy judged is what the upstream reads (ARCHITECTURE.md 5.
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from proxy.errors import RefusalError
 from proxy.policy.decide import Origin, decide, may_enforce
 from proxy.policy.refusal import unjudged
 from proxy.record import Decision, RequestFacts
-from proxy.relay.route import Route
+from proxy.relay.route import DEADLINE_HEADER, Route
 from proxy.wire import coding
 
 if TYPE_CHECKING:
@@ -71,8 +72,13 @@ def judge(body: bytes, route: Route, worker: "Worker", exchange_id: str, now_uni
     A decision that refuses the request is returned like any other, with the body unchanged.
 
     Raises:
-        RefusalError: ambiguous_body, where a policy could apply to a body that cannot be judged.
+        RefusalError: ambiguous_body, where a policy could apply to a body that cannot be judged; malformed_request, where a deadline counts
+            and the request's is none.
     """
+    if route.bad_deadline and worker.policies.takes_deadlines:
+        raise RefusalError(
+            "malformed_request", f"{DEADLINE_HEADER.decode()} is no whole number of milliseconds from 1 up."
+        )
     dialect, pool = route.dialect, route.pool
     assert dialect is not None
     assert pool is not None

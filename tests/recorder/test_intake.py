@@ -201,3 +201,45 @@ async def test_draining_waits_for_workers_to_close(side: Side) -> None:
     writer.close()
     await drained
     assert [record.id for batch in side.batches for record in batch] == ["lw_1", "lw_2"]
+
+
+async def test_a_worker_is_told_what_it_says_it_holds_and_what_all_are_told(side: Side) -> None:
+    """The first line answers its greeting; later ones go to every worker."""
+    greeted: list[list[str]] = []
+
+    def greet(disarmed: list[str]) -> bytes:
+        greeted.append(disarmed)
+        return _line({"live": len(greeted)})
+
+    side.intake.greet = greet
+    first, second = await side.connect(), await side.connect()
+    for number, (reader, writer) in enumerate((first, second), 1):
+        writer.write(_line({"hello": {"worker": number, "pid": number, "disarmed": ["a", 5][:number]}}))
+        assert await _ack(reader) == {"live": number}
+    assert greeted == [["a"], ["a"]]
+    side.intake.tell(_line({"live": "both"}))
+    assert [await _ack(reader) for reader, _ in (first, second)] == [{"live": "both"}] * 2
+    for _, writer in (first, second):
+        writer.close()
+
+
+async def test_a_worker_that_does_not_read_misses_lines_and_never_gets_half_of_one(side: Side) -> None:
+    """Its socket fills in the middle of a line: the rest comes before the next line that it gets."""
+    side.intake.greet = lambda _: b""
+    with socket.socket(socket.AF_UNIX) as worker:
+        worker.connect(str(side.path))
+        worker.sendall(_line({"hello": {"worker": 0, "pid": 1}}) + _record(1))
+        worker.setblocking(False)
+        loop = asyncio.get_running_loop()
+        received = bytearray()
+        while not received.endswith(b"\n"):
+            received += await loop.sock_recv(worker, 4096)
+        for number in range(2000):
+            side.intake.tell(_line({"live": str(number) * 500}))
+        received.clear()
+        while b'"last"' not in received:
+            side.intake.tell(_line({"live": "last"}))
+            received += await loop.sock_recv(worker, 1 << 20)
+    lines = [orjson.loads(line)["live"] for line in received.split(b"\n")[:-1]]
+    assert lines[0] == "0" * 500
+    assert 10 < len(lines) < 2000

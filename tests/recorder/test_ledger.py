@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from proxy.policy.disarm import Answer, cut_by_rule
 from proxy.record import Action, Decision, End, ExchangeRecord, RequestFacts, ResponseFacts, ShadowDecision
 from proxy.recorder.ledger import COLUMNS, Ledger, LedgerError, row
 from tests.support.records import STARTED_UNIX_NS, TRACE_ID, make_record
@@ -180,6 +181,52 @@ def test_a_ledger_is_continued(path: Path) -> None:
     assert pragmas == [1, "wal"]
     assert "exchange_started_at" in plan
     assert [found["id"] for found in _rows(path)] == ["lw_1", "lw_2"]
+
+
+def test_a_ledger_without_the_newer_columns_gets_them(path: Path) -> None:
+    """Columns are added at the end; rows that are there have nothing in them."""
+    ledger = Ledger(path)
+    ledger.write([make_record(id="lw_1")])
+    ledger.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("ALTER TABLE exchange DROP COLUMN arm_unit")
+        connection.commit()
+    ledger = Ledger(path)
+    ledger.write([make_record(id="lw_2", decision={"arm": "512", "unit": "block:7"})])
+    ledger.close()
+    assert [(found["id"], found["arm"], found["arm_unit"]) for found in _rows(path)] == [
+        ("lw_1", None, None),
+        ("lw_2", "512", "block:7"),
+    ]
+
+
+def test_the_last_answers_of_a_rule_are_read_back_as_they_were_counted(ledger: Ledger) -> None:
+    """Decided by it or in its shadow, oldest first, not before it was as it is, and no other rule's."""
+    usage = make_record().response.usage
+    records = [
+        make_record(id=f"lw_{number}", started_unix_ns=STARTED_UNIX_NS + number * 10**9, **changes)
+        for number, changes in enumerate(
+            [
+                {"decision": {"rule": "cap"}},
+                {"decision": {"rule": "cap-2"}},
+                {
+                    "decision": {"rule": "cap", "action": Action.CAPPED, "forwarded_max_tokens": 100},
+                    "response": {"finish_reasons": ("length",)},
+                },
+                {"decision": {"shadow": (ShadowDecision("cap", Action.CAPPED, 64),)}},
+                {"decision": {"shadow": (ShadowDecision("cap-2", Action.CAPPED, 64),)}},
+                {"decision": {"rule": "cap"}, "status": 429},
+                {"decision": {"rule": "cap"}, "end": End.BROKEN, "response": {"usage": usage, "finish_reasons": ()}},
+            ]
+        )
+    ]
+    ledger.write(records)
+    expected = [Answer.of(records[number]) for number in (2, 3, 6)]
+    assert ledger.answers("cap", STARTED_UNIX_NS / 1e9 + 1, 10) == expected
+    assert ledger.answers("cap", 0.0, 2) == expected[1:]
+    assert [cut_by_rule(answer, "cap") for answer in ledger.answers("cap", 0.0, 10)] == [False, True, True, None]
+    ledger.close()
+    assert ledger.answers("cap", 0.0, 10) == []
 
 
 def test_a_ledger_of_another_version_is_refused_untouched(path: Path) -> None:

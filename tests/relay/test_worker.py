@@ -13,6 +13,7 @@ import orjson
 import pytest
 
 from proxy.policy import rules
+from proxy.policy.live import Law, Live
 from proxy.record import End
 from proxy.settings import from_json, to_json
 from tests.support.provider import PATIENCE_S, Link, Provider, answering, ok, read_message, silent
@@ -175,6 +176,21 @@ async def test_a_connection_reads_new_policies_with_its_next_request():
             await client.message()
         received = [data.partition(b"\r\n\r\n")[2] for _, kind, data in provider.log if kind == "received"]
         assert received == [body, body.replace(b"5000", b"10"), body]
+
+
+async def test_a_law_that_is_not_repeated_is_no_law_and_what_is_disarmed_stays_so():
+    """The recorder's word is taken whole; when it has been away for 30 s only its laws are forgotten."""
+    async with relay("http://127.0.0.1:9") as served:
+        worker = served.worker
+        said = Live({("u0", "m", 0.95): Law(0.5, 0.01)}, frozenset({"cap"}))
+        worker.outbox.on_message({"live": said.to_json()})
+        assert worker.live == said
+        worker._live_ns -= 29_000_000_000
+        worker._tick()
+        assert worker.live == said
+        worker._live_ns -= 2_000_000_000
+        worker._tick()
+        assert worker.live == Live(disarmed=frozenset({"cap"}))
 
 
 async def test_a_mistake_of_ours_in_one_exchange_stays_there(caplog: pytest.LogCaptureFixture):
