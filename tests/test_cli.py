@@ -40,7 +40,7 @@ error: listen: expected host:port such as 127.0.0.1:8080 or [::1]:8080, got a wh
 error: upstreams[0].url: expected an http or https URL such as https://api.openai.com
 error: timeouts.idle_s: expected a number greater than 0 or null
 error: polices: unknown key; did you mean "policies"?
-error: rules.yaml: rules[0].max_tokens: expected a whole number of at least 1, got -1
+error: rules.yaml: rules[0].max_tokens: expected a whole number of at least 1 or null, got -1
 error: rules.yaml: rules[1].name: rules[0] has this name already
 lengthwise: 6 mistakes in the configuration
 """

@@ -188,7 +188,7 @@ def _arms(value: object, path: str, mistakes: list[Mistake]) -> Any:
     arms = list_of(_arm)(value, path, mistakes)
     if arms is not None and len(arms) < 2:
         return refuse(f"expected at least two arms to compare, got {len(arms)}", path, mistakes)
-    if arms is not None and len(set(arms)) < len(arms):
+    if arms is not None and None not in arms and len(set(arms)) < len(arms):
         return refuse("has an arm twice", path, mistakes)
     return arms
 

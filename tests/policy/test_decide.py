@@ -16,6 +16,8 @@ from proxy.record import Action, Decision, RequestFacts, ShadowDecision
 MODEL = "gpt-4o-mini"
 NOON_WEDNESDAY = datetime(2025, 1, 15, 12, tzinfo=UTC).timestamp()
 ORIGIN = Origin("openai", "search", "team-a", ((b"Host", b"h"), (b"X-Team", b"growth-eu")))
+FIELD_OF = {"responses": "max_output_tokens"}
+"""Where a limit is inserted, if not in max_tokens."""
 
 
 def policy(*rules: dict[str, Any]) -> PolicySet:
@@ -23,14 +25,22 @@ def policy(*rules: dict[str, Any]) -> PolicySet:
     return parse({"version": 1, "rules": [{"name": f"r{index}"} | rule for index, rule in enumerate(rules)]})
 
 
-def asked(*limits: tuple[str, int], **changes: Any) -> RequestFacts:
+def asked(*limits: tuple[str, int | None], **changes: Any) -> RequestFacts:
     """A readable chat request with these limits."""
     return RequestFacts(**({"dialect": "chat_completions", "model": MODEL, "limits": limits} | changes))
 
 
-def decided(facts: RequestFacts, policies: PolicySet, origin: Origin = ORIGIN, at: float = NOON_WEDNESDAY) -> Decision:
+def decided(
+    facts: RequestFacts,
+    policies: PolicySet,
+    origin: Origin = ORIGIN,
+    at: float = NOON_WEDNESDAY,
+    live: Live = Live(),  # noqa: B008 -- immutable
+) -> Decision:
     """The decision at noon on a Wednesday."""
-    return decide(facts, origin, policies, Live(), at)
+    if origin.insert_field is None:
+        origin = origin._replace(insert_field=FIELD_OF.get(facts.dialect, "max_tokens"))
+    return decide(facts, origin, policies, live, at)
 
 
 CAP = {"do": "cap", "max_tokens": 100}
@@ -40,42 +50,43 @@ NONE, CAPPED, INSERTED, REJECTED = Action.NONE, Action.CAPPED, Action.INSERTED, 
 
 TRUTH = [
     # nothing sent
-    (CAP, asked(), Decision(NONE, "r0", None, None)),
-    (INSERT, asked(), Decision(INSERTED, "r0", 100, None)),
-    ({"do": "reject"}, asked(), Decision(REJECTED, "r0", None, None)),
-    ({"do": "observe"}, asked(), Decision(NONE, "r0", None, None)),
+    (CAP, asked(), Decision(NONE, "r0")),
+    (INSERT, asked(), Decision(INSERTED, "r0", 100, MT, cap_tokens=100)),
+    ({"do": "reject"}, asked(), Decision(REJECTED, "r0")),
+    ({"do": "observe"}, asked(), Decision(NONE, "r0")),
     # below, at, above
-    (CAP, asked((MT, 99)), Decision(NONE, "r0", 99, MT)),
-    (CAP, asked((MT, 100)), Decision(NONE, "r0", 100, MT)),
-    (CAP, asked((MT, 101)), Decision(CAPPED, "r0", 100, MT)),
-    (INSERT, asked((MT, 99)), Decision(NONE, "r0", 99, MT)),
-    (INSERT, asked((MT, 101)), Decision(CAPPED, "r0", 100, MT)),
-    ({"do": "reject"}, asked((MT, 99)), Decision(REJECTED, "r0", None, None)),
+    (CAP, asked((MT, 99)), Decision(NONE, "r0", 99, MT, cap_tokens=100)),
+    (CAP, asked((MT, 100)), Decision(NONE, "r0", 100, MT, cap_tokens=100)),
+    (CAP, asked((MT, 101)), Decision(CAPPED, "r0", 100, MT, cap_tokens=100)),
+    (INSERT, asked((MT, 99)), Decision(NONE, "r0", 99, MT, cap_tokens=100)),
+    (INSERT, asked((MT, 101)), Decision(CAPPED, "r0", 100, MT, cap_tokens=100)),
+    ({"do": "reject"}, asked((MT, 99)), Decision(REJECTED, "r0")),
     ({"do": "observe"}, asked((MT, 101)), Decision(NONE, "r0", 101, MT)),
     # several fields: the first is what the provider reads, any above the cap makes it a cap
-    (CAP, asked((MCT, 300), (MT, 200)), Decision(CAPPED, "r0", 100, MCT)),
-    (CAP, asked((MCT, 50), (MT, 200)), Decision(CAPPED, "r0", 50, MCT)),
-    (CAP, asked((MCT, 200), (MT, 50)), Decision(CAPPED, "r0", 100, MCT)),
-    (CAP, asked((MCT, 50), (MT, 60)), Decision(NONE, "r0", 50, MCT)),
+    (CAP, asked((MCT, 300), (MT, 200)), Decision(CAPPED, "r0", 100, MCT, cap_tokens=100)),
+    (CAP, asked((MCT, 50), (MT, 200)), Decision(CAPPED, "r0", 50, MCT, cap_tokens=100)),
+    (CAP, asked((MCT, 200), (MT, 50)), Decision(CAPPED, "r0", 100, MCT, cap_tokens=100)),
+    (CAP, asked((MCT, 50), (MT, 60)), Decision(NONE, "r0", 50, MCT, cap_tokens=100)),
     # completions: absent is 16
-    (INSERT, asked(dialect="completions"), Decision(NONE, "r0", None, None)),
-    (INSERT | {"max_tokens": 16}, asked(dialect="completions"), Decision(NONE, "r0", None, None)),
-    (INSERT | {"max_tokens": 15}, asked(dialect="completions"), Decision(INSERTED, "r0", 15, None)),
-    (CAP | {"max_tokens": 15}, asked(dialect="completions"), Decision(NONE, "r0", None, None)),
+    (INSERT, asked(dialect="completions"), Decision(NONE, "r0")),
+    (INSERT | {"max_tokens": 16}, asked(dialect="completions"), Decision(NONE, "r0")),
+    (INSERT | {"max_tokens": 15}, asked(dialect="completions"), Decision(INSERTED, "r0", 15, MT, cap_tokens=15)),
+    (CAP | {"max_tokens": 15}, asked(dialect="completions"), Decision(NONE, "r0")),
     # responses: nothing below 16 is forwarded, and nothing is raised
-    (CAP | {"max_tokens": 8}, asked((MOT, 99), dialect="responses"), Decision(CAPPED, "r0", 16, MOT)),
-    (CAP | {"max_tokens": 8}, asked((MOT, 17), dialect="responses"), Decision(CAPPED, "r0", 16, MOT)),
-    (CAP | {"max_tokens": 8}, asked((MOT, 16), dialect="responses"), Decision(NONE, "r0", 16, MOT)),
-    (CAP | {"max_tokens": 8}, asked((MOT, 9), dialect="responses"), Decision(NONE, "r0", 9, MOT)),
-    (CAP, asked((MOT, 101), dialect="responses"), Decision(CAPPED, "r0", 100, MOT)),
-    (INSERT | {"max_tokens": 8}, asked(dialect="responses"), Decision(INSERTED, "r0", 16, None)),
-    (CAP | {"max_tokens": 8}, asked((MT, 99), dialect="messages"), Decision(CAPPED, "r0", 8, MT)),
+    (CAP | {"max_tokens": 8}, asked((MOT, 99), dialect="responses"), Decision(CAPPED, "r0", 16, MOT, cap_tokens=16)),
+    (CAP | {"max_tokens": 8}, asked((MOT, 17), dialect="responses"), Decision(CAPPED, "r0", 16, MOT, cap_tokens=16)),
+    (CAP | {"max_tokens": 8}, asked((MOT, 16), dialect="responses"), Decision(NONE, "r0", 16, MOT, cap_tokens=16)),
+    (CAP | {"max_tokens": 8}, asked((MOT, 9), dialect="responses"), Decision(NONE, "r0", 9, MOT, cap_tokens=16)),
+    (CAP, asked((MOT, 101), dialect="responses"), Decision(CAPPED, "r0", 100, MOT, cap_tokens=100)),
+    (INSERT | {"max_tokens": 8}, asked(dialect="responses"), Decision(INSERTED, "r0", 16, MOT, cap_tokens=16)),
+    (CAP | {"max_tokens": 8}, asked((MT, 99), dialect="messages"), Decision(CAPPED, "r0", 8, MT, cap_tokens=8)),
     # a body that could not be read is left alone
-    (INSERT, asked(degraded="json"), Decision(NONE, "r0", None, None)),
+    (INSERT, asked(degraded="invalid_json"), Decision(NONE, "r0")),
     # streamed or not makes no difference to the action
-    (CAP, asked((MT, 101), stream=True), Decision(CAPPED, "r0", 100, MT)),
-    (INSERT, asked(stream=True), Decision(INSERTED, "r0", 100, None)),
+    (CAP, asked((MT, 101), stream=True), Decision(CAPPED, "r0", 100, MT, cap_tokens=100)),
+    (INSERT, asked(stream=True), Decision(INSERTED, "r0", 100, MT, cap_tokens=100)),
 ]
+
 
 
 @pytest.mark.parametrize(("rule", "facts", "expected"), TRUTH)
@@ -109,8 +120,8 @@ def test_the_first_matching_enforce_rule_decides_even_if_it_changes_nothing() ->
     observe, strict = {"do": "observe", "match": {"model": "gpt*"}}, CAP | {"max_tokens": 10}
 
     assert decided(asked((MT, 500)), policy(observe, strict)) == Decision(NONE, "r0", 500, MT)
-    assert decided(asked((MT, 50)), policy(CAP, strict)) == Decision(NONE, "r0", 50, MT)
-    assert decided(asked((MT, 50), model="o1"), policy(observe, strict)) == Decision(CAPPED, "r1", 10, MT)
+    assert decided(asked((MT, 50)), policy(CAP, strict)) == Decision(NONE, "r0", 50, MT, cap_tokens=100)
+    assert decided(asked((MT, 50), model="o1"), policy(observe, strict)) == Decision(CAPPED, "r1", 10, MT, cap_tokens=10)
 
 
 def test_shadow_rules_before_and_after_the_deciding_rule_are_recorded() -> None:
@@ -119,7 +130,12 @@ def test_shadow_rules_before_and_after_the_deciding_rule_are_recorded() -> None:
     other = CAP | {"mode": "shadow", "match": {"model": "claude*"}}
 
     assert decided(asked((MT, 500)), policy(before, CAP, other, after)) == Decision(
-        CAPPED, "r1", 100, MT, shadow=(ShadowDecision("r0", CAPPED, 10), ShadowDecision("r3", REJECTED, None))
+        CAPPED,
+        "r1",
+        100,
+        MT,
+        shadow=(ShadowDecision("r0", CAPPED, 10), ShadowDecision("r3", REJECTED, None)),
+        cap_tokens=100,
     )
 
 
@@ -155,7 +171,7 @@ CONDITIONS = [
     ({"requested": {"over": 100}}, {"limits": ((MT, 100),)}, {}, False),
     ({"requested": {"over": 100}}, {"limits": ((MCT, 50), (MT, 101))}, {}, True),
     ({"requested": {"over": 100}}, {}, {}, True),
-    ({"requested": {"over": 100}}, {"degraded": "json"}, {}, True),
+    ({"requested": {"over": 100}}, {"degraded": "invalid_json"}, {}, True),
     ({"requested": {"over": 15}}, {"dialect": "completions"}, {}, True),
     ({"requested": {"over": 16}}, {"dialect": "completions"}, {}, False),
     ({"model": "gpt*", "stream": True}, {}, {}, False),
@@ -268,10 +284,17 @@ def test_no_decision_raises_a_limit(limits: list[tuple[str, int]], rules: list[d
         ([CAP | {"match": {"app": ["search"], "header": {"x-team": "growth*"}}}], True),
         ([CAP | {"match": {"app": ["other"]}}], False),
         ([CAP | {"match": {"header": {"x-team": "other"}}}], False),
-        ([{"do": "observe"}, CAP | {"mode": "shadow"}, CAP], True),
+        ([{"do": "observe"}, CAP], False),
+        ([{"do": "observe", "match": {"upstream": "other"}}, CAP], True),
+        ([{"do": "observe", "match": {"model": "x"}}, CAP], True),
+        ([{"do": "observe", "match": {"stream": True}}, CAP], True),
+        ([{"do": "observe", "match": {"requested": {"over": 9}}}, CAP], True),
+        ([{"do": "observe", "mode": "shadow"}, CAP | {"mode": "shadow"}, CAP], True),
+        ([CAP | {"match": {"when": {"days": "thu"}}}], True),
+        ([CAP | {"match": {"when": {"days": "fri"}}}], False),
     ],
 )
 def test_a_rule_may_enforce_when_all_but_the_body_fits(rules: list[dict[str, Any]], expected: bool) -> None:
-    """The answer errs to True: what only the body can tell is taken as fulfilled."""
+    """The answer errs to True: what only the body can tell is taken as fulfilled by a cap and as unfulfilled by an exemption."""
     origin = Origin("openai", "search", None, ((b"X-Team", b"growth-1"),))
-    assert may_enforce("chat_completions", origin, policy(*rules), 0.0) is expected
+    assert may_enforce("chat_completions", origin, policy(*rules), Live(), 0.0) is expected

@@ -645,12 +645,12 @@ async def test_a_client_that_asks_for_usage_itself_gets_it():
 
 
 async def test_a_cap_changes_digits_only_and_says_so():
-    """Every sent limit above the cap is lowered in place; the header names rule, action and both numbers."""
+    """Every sent limit above the cap is lowered to it in place; the header names rule, action and both numbers."""
     body = b'{ "max_tokens" :5000, "model":"m", "temperature":1.0, "max_completion_tokens": 50 , "n":1 }'
     async with Provider(answering(ok(b'{"choices":[]}'))) as provider, relay(provider.url, policy=[CAP]) as served:
         got = await served.ask(post(b"/v1/chat/completions", body))
-        assert provider.links[0].received.endswith(b"\r\n\r\n" + body.replace(b"5000", b"50"))
-        assert b"\r\nContent-Length: %d\r\n" % (len(body) - 2) in provider.links[0].received
+        assert provider.links[0].received.endswith(b"\r\n\r\n" + body.replace(b"5000", b"100"))
+        assert b"\r\nContent-Length: %d\r\n" % (len(body) - 1) in provider.links[0].received
         assert got.value(b"x-lengthwise-policy") == b"rule=cap; action=capped; requested=50; forwarded=50"
         record = await served.record()
         assert (record.decision.action, record.decision.rule) == (Action.CAPPED, "cap")

@@ -32,16 +32,32 @@ def facts(**changes):
         ({"n": 3, "best_of": 0}, 3),
         ({"n": 3, "best_of": 2}, 3),
         ({"best_of": 4}, 4),
-        ({"n": "2"}, None),
-        ({"n": 0}, None),
-        ({"best_of": -1}, None),
-        ({"best_of": [2]}, None),
         ({"n": 1e30, "prompt": ["a", "b"]}, 2**63 - 1),
     ],
 )
 def test_choices_are_the_candidates_of_all_prompts(request_, choices):
     """Every one of them is generated and counted."""
     assert COMPLETIONS.read_request(json.dumps(request_).encode()) == facts(choices=choices)
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [({"n": "2"}, "n"), ({"n": 0}, "n"), ({"best_of": -1}, "best_of"), ({"best_of": [2], "n": 2}, "best_of")],
+)
+def test_candidates_that_cannot_be_counted_are_unknown(request_, field):
+    """And the member is named that cannot be read."""
+    assert COMPLETIONS.read_request(json.dumps(request_).encode()) == facts(
+        choices=None, degraded="choices_type", degraded_field=field
+    )
+
+
+def test_a_limit_of_zero_is_that_of_an_echo():
+    """The prompt with its log probabilities and nothing else; without an echo servers read 0 in two ways."""
+    body = b'{"echo":true,"max_tokens":0,"logprobs":1}'
+    assert COMPLETIONS.read_request(body) == facts(limits=(("max_tokens", 0),))
+    assert COMPLETIONS.read_request(body.replace(b"true", b"false")) == facts(
+        limits=(("max_tokens", 0),), degraded="limit_zero", degraded_field="max_tokens"
+    )
 
 
 def test_a_request_is_read():
@@ -51,7 +67,7 @@ def test_a_request_is_read():
         model="instruct", stream=True, limits=(("max_tokens", 7),), temperature=0.5, seed=3
     )
     assert COMPLETIONS.read_request(b'{"max_tokens":null}').limits == ()
-    assert COMPLETIONS.read_request(b'{"max_completion_tokens":5}').limits == ()
+    assert COMPLETIONS.read_request(b'{"max_completion_tokens":5}').limits == (("max_completion_tokens", 5),)
 
 
 def test_an_echo_without_an_output_token_has_no_time():

@@ -11,6 +11,7 @@ from proxy.policy.rules import DIALECT_NAMES
 from proxy.record import Action, Decision
 from proxy.wire.dialects import DIALECTS, match
 from proxy.wire.dialects.base import Reading
+from proxy.wire.dialects.limit_fields import LIMIT_FIELDS
 from proxy.wire.paths import canonical
 from proxy.wire.sse import UsageCutter
 from tests.support.answers import FIXTURES, golden
@@ -72,23 +73,22 @@ def test_a_limit_is_inserted_in_a_field_that_the_dialect_has(dialect):
 
 @each_dialect
 def test_every_limit_field_is_read_capped_and_inserted(dialect):
-    """Only digits change; without a decision the body is the same object."""
-    for field in dialect.limit_fields:
+    """Its own and those of every other server; only digits change; without a decision the body is the same object."""
+    for field in dict.fromkeys((*dialect.limit_fields, *(field for field in LIMIT_FIELDS if "." not in field))):
         body = b'{"x":1E5,"%b": 99, "y":{"%b":99}}' % (field.encode(), field.encode())
         facts = dialect.read_request(body)
         assert (facts.dialect, facts.limits, facts.degraded) == (dialect.name, ((field, 99),), None)
-        capped = Decision(Action.CAPPED, "rule", 64, field)
+        capped = Decision(Action.CAPPED, "rule", 64, field, cap_tokens=64)
         for decision, expected in ((capped, body.replace(b" 99", b" 64")), (Decision(), body)):
-            rewritten = dialect.rewrite(body, facts, decision, ask_usage=False, insert_field="")
+            rewritten = dialect.rewrite(body, facts, decision, ask_usage=False)
             assert rewritten == expected
             assert decision is capped or rewritten is body
     field = dialect.insert_field("max_tokens")
     inserted = dialect.rewrite(
         b"{}",
         dialect.read_request(b"{}"),
-        Decision(Action.INSERTED, "rule", 64, field),
+        Decision(Action.INSERTED, "rule", 64, field, cap_tokens=64),
         ask_usage=True,
-        insert_field=field,
     )
     assert inserted == b'{"%b":64}' % field.encode()
 
@@ -112,7 +112,7 @@ def test_usage_is_asked_for_in_readable_streams_of_choices_only(dialect):
     of_choices = dialect.name in {"chat_completions", "completions"}
     assert list(asked.values()) == [of_choices, of_choices, *[False] * 6]
     body = b'{"stream":true}'
-    rewritten = dialect.rewrite(body, dialect.read_request(body), Decision(), ask_usage=True, insert_field="")
+    rewritten = dialect.rewrite(body, dialect.read_request(body), Decision(), ask_usage=True)
     assert (rewritten is body) is not of_choices
 
 
@@ -127,7 +127,7 @@ def test_an_unreadable_body_is_degraded_and_never_changed(dialect):
     ):
         facts = dialect.read_request(body)
         assert (facts.dialect, facts.degraded, facts.choices) == (dialect.name, degraded, None)
-        assert dialect.rewrite(body, facts, Decision(), ask_usage=True, insert_field="") is body
+        assert dialect.rewrite(body, facts, Decision(), ask_usage=True) is body
 
 
 @each_dialect
@@ -207,9 +207,8 @@ def reads_everything(dialect, body):
         default=tuple,
     )
     for action in (Action.CAPPED, Action.INSERTED):
-        dialect.rewrite(
-            body, facts, Decision(action, "rule", 3), ask_usage=True, insert_field=dialect.insert_field("max_tokens")
-        )
+        decision = Decision(action, "rule", 3, dialect.insert_field("max_tokens"), cap_tokens=3)
+        dialect.rewrite(body, facts, decision, ask_usage=True)
 
 
 @given(st.sampled_from(DIALECTS), JSON, KINDS)

@@ -38,7 +38,34 @@ def test_a_request_is_read():
         top_p=0.5,
         service_tier="auto",
     )
-    assert MESSAGES.read_request(b'{"max_completion_tokens":9,"n":4}') == RequestFacts("messages")
+    assert MESSAGES.read_request(b'{"max_completion_tokens":9,"n":4}') == RequestFacts(
+        "messages", limits=(("max_completion_tokens", 9),)
+    )
+
+
+@pytest.mark.parametrize(
+    ("thinking", "tokens"),
+    [
+        ({"type": "enabled", "budget_tokens": 2048}, 2048),
+        ({"type": "adaptive", "budget_tokens": 1e4}, 10000),
+        ({"type": "disabled", "budget_tokens": 2048}, None),
+        ({"type": "enabled"}, None),
+        ({"type": "enabled", "budget_tokens": 0}, None),
+        ({"type": "enabled", "budget_tokens": "9"}, None),
+        (True, None),
+    ],
+)
+def test_a_budget_of_thinking_is_read(thinking, tokens):
+    """The limit has to stay above it."""
+    body = json.dumps({"max_tokens": 9, "thinking": thinking}).encode()
+    assert MESSAGES.read_request(body) == RequestFacts(
+        "messages", limits=(("max_tokens", 9),), thinking_budget_tokens=tokens
+    )
+
+
+def test_a_limit_of_zero_fills_the_cache():
+    """Anthropic reads the prompt and generates nothing: a request like others."""
+    assert MESSAGES.read_request(b'{"max_tokens":0}') == RequestFacts("messages", limits=(("max_tokens", 0),))
 
 
 @pytest.mark.parametrize(

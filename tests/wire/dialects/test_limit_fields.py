@@ -1,0 +1,59 @@
+"""The members that rules are judged by: which there are, and which names a lenient server might take for them."""
+
+import pytest
+
+from proxy.wire.dialects import DIALECTS
+from proxy.wire.dialects.limit_fields import FLOORS, LIMIT_FIELDS, Judged, folded, judged
+
+
+def test_every_dialects_own_fields_are_limits_everywhere():
+    """A server behind one dialect may read the limit of another."""
+    own = {field for dialect in DIALECTS for field in dialect.limit_fields}
+    assert own <= set(LIMIT_FIELDS)
+    assert len(set(LIMIT_FIELDS)) == len(LIMIT_FIELDS)
+    assert not set(LIMIT_FIELDS) & set(FLOORS)
+
+
+def test_the_judged_members_of_a_dialect_are_put_together():
+    """Its own limits first, each path once, then what multiplies them and what holds them."""
+    made = judged(("second", "first"), ("prompt",), ("first", "in.limit"))
+    assert made == Judged(
+        top=("second", "first"),
+        dotted=("in.limit",),
+        names=frozenset(
+            ("second", "first", "in", "extra_body", "parameters", "model", "stream", "n", "best_of", "prompt")
+        ),
+        nested=frozenset(("in", "extra_body", "parameters")),
+        lookalikes=made.lookalikes,
+    )
+    assert judged(("second", "first"), ("prompt",), ("first", "in.limit")) is made
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "MAX_TOKENS",
+        "maxTokens",
+        "max-tokens",
+        "max tokens",
+        " max_tokens\t",
+        "max_to\u212aens",
+        "\uff4dax_tokens",
+        "max_token\u017f",
+        "max_tokens\0",
+        "max_\u200dtokens",
+        "max_tokens\ufeff",
+        "max_tokens\ud800",
+        "max\u00adtokens",
+        "max_tokens_",
+    ],
+)
+def test_names_that_some_server_reads_alike_are_folded_alike(name):
+    """Case, separators, marks, compatibility characters and what cannot be encoded."""
+    assert folded(name) == folded("max_tokens") == "maxtokens"
+
+
+@pytest.mark.parametrize("name", ["max_token", "xmax_tokens", "m\u0430x_tokens", "max_t\u00f6kens", ""])
+def test_other_names_are_not(name):
+    """Letters of another script are other letters to every server."""
+    assert folded(name) != "maxtokens"
