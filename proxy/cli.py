@@ -131,6 +131,12 @@ def _check(arguments: argparse.Namespace) -> int:
         loaded, policies = _load(arguments)
     except SettingsError as error:
         return _report(error)
+    if any(rule.experiment is not None for rule in policies.rules) and loaded.ledger.path is not None:
+        from proxy.policy.slack import tight_arms  # noqa: PLC0415 -- only an experiment needs the ledger
+        from proxy.recorder.ledger import recent_lengths  # noqa: PLC0415 -- likewise
+
+        for warning in tight_arms(policies, recent_lengths(loaded.ledger.path)):
+            print(f"warning: {warning}", file=sys.stderr)
     print(f"ok: {len(loaded.upstreams)} upstream(s), {len(policies.rules)} rule(s)")
     return 0 if arguments.explain is None else _explain(arguments, loaded, policies)
 

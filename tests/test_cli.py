@@ -165,7 +165,7 @@ def test_a_mistake_in_a_flag_is_reported_at_the_flag(capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize(
     "file",
-    ["config/lengthwise.yaml", *sorted(map(str, (ROOT / "config" / "examples").iterdir()))],
+    ["config/lengthwise.yaml", *sorted(map(str, (ROOT / "config" / "examples").glob("*.yaml")))],
 )
 def test_the_shown_configurations_are_sound(capsys: pytest.CaptureFixture[str], file: str) -> None:
     """No mistake, no warning, and a summary."""
@@ -185,6 +185,38 @@ def test_check_sums_up_what_it_read(capsys: pytest.CaptureFixture[str], folder: 
     assert (code, out) == (0, "ok: 2 upstream(s), 1 rule(s)\n")
     assert err.startswith("warning: upstreams[0].url: ends in /v1")
     assert err.count("\n") == 1
+
+
+def test_check_explains_what_would_be_done(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    """The rule that decides and what would be sent; exit 1 when the request would be refused, 2 when there is none."""
+    (folder / "policies.yaml").write_text(
+        "version: 1\nrules:\n"
+        "- {name: team, match: {header: {x-team: a}}, do: cap, max_tokens: 5, experiment: {arms: [3, 3000]}}\n"
+        "- {name: no-novels, match: {requested: {over: 100}}, do: reject}\n"
+    )
+    (folder / "r.json").write_text('{"model": "m", "max_tokens": 500}')
+    explain = ("check", "--explain", "r.json")
+    code, out, err = ended(capsys, *explain)
+    assert (code, err) == (1, "")
+    assert out.splitlines() == [
+        "ok: 1 upstream(s), 2 rule(s)",
+        "request  POST /v1/chat/completions, upstream openai, dialect chat_completions",
+        "         model m, not streamed, max_tokens 500",
+        "rule     team       enforce  does not match: header",
+        "rule     no-novels  enforce  decides: rejected",
+        (
+            "refused  400 policy_rejected: The policy rule 'no-novels' allows at most 100 tokens, this request asks for 500. "
+            "Send max_tokens of at most 100."
+        ),
+    ]
+    code, out, _ = ended(capsys, *explain, "--header", "X-Team: a", "--path", "/v1/responses")
+    assert code == 0
+    assert out.splitlines()[1] == "request  POST /v1/responses, upstream openai, dialect responses"
+    assert out.splitlines()[-2].startswith("arm      3")
+    assert out.splitlines()[-1] in {"sent     max_tokens: 500 -> 16", "sent     max_tokens: 500 -> 5"}
+    for wrong in (("--header", "x-team"), ("--path", "v1"), ("--explain", "missing.json")):
+        code, _, err = ended(capsys, *explain, *wrong)
+        assert (code, wrong[0] in err) == (2, True)
 
 
 async def test_flags_beat_variables_which_beat_the_file(folder: Path) -> None:

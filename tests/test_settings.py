@@ -762,7 +762,7 @@ RECIPES = {
 
 def test_the_examples_load_without_a_warning() -> None:
     """What users copy works: a file for each provider, which it names as OpenTelemetry does where that has a name."""
-    examples = {file.stem: file for file in (CONFIG / "examples").iterdir()}
+    examples = {file.stem: file for file in (CONFIG / "examples").glob("*.yaml")}
     loaded_ones = {name: load(file, {}, {}) for name, file in examples.items()}
 
     assert {name: found[1:] for name, found in loaded_ones.items()} == dict.fromkeys(examples, (EMPTY, []))
@@ -803,3 +803,21 @@ def test_the_worked_rules_are_correct(folder: Path) -> None:
         ("search-512", "cap"),
         ("office-hours", "reject"),
     ]
+
+
+def test_every_shown_policy_is_correct() -> None:
+    """Each file of `config/examples/policies` loads, with the keys that it tells its reader to have, and shows another thing."""
+    keys = {"batch": "0" * 64, "growth": "1" * 64}
+    settings = dataclasses.replace(Settings(), keys=keys)
+    shown = {
+        file.stem: load_policies(file, settings).rules for file in (CONFIG / "examples" / "policies").glob("*.yaml")
+    }
+    assert {name: [rule.name for rule in rules] for name, rules in shown.items()} == {
+        "shadow-first": ["chat-cap"],
+        "team-caps": ["batch-exempt", "growth-512", "everyone-2048"],
+        "reject-absurd": ["no-limit-is-fine", "absurd-limit", "few-choices"],
+        "insert-default": ["default-4096"],
+        "deadline": ["interactive"],
+        "night": ["night-8192", "day-1024"],
+        "experiment": ["slack-arms"],
+    }

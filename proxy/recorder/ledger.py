@@ -6,6 +6,7 @@ cannot be written costs rows, which are counted, and never the process. No colum
 Source: ARCHITECTURE.md 7 "Ledger"; sqlite.org/wal.html.
 """
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -16,14 +17,16 @@ import orjson
 
 from proxy.errors import LengthwiseError
 from proxy.policy.disarm import Answer
+from proxy.policy.slack import Length
 from proxy.record import Action, End, ExchangeRecord, ShadowDecision, cut_by
 
-__all__ = ["COLUMNS", "Ledger", "LedgerError", "row", "shadow_json"]
+__all__ = ["COLUMNS", "Ledger", "LedgerError", "recent_lengths", "row", "shadow_json"]
 
 USER_VERSION: Final = 1
 _BUSY_S: Final = 0.1
 """How long a commit waits for another writer: rows are worth less than the records behind them."""
 _SLICE_ROWS: Final = 2000
+_LENGTHS: Final = 100_000
 _INT64 = range(-(2**63), 2**63)
 
 Value = str | int | float | None
@@ -243,6 +246,20 @@ class Ledger:
                 self._connection.execute("ROLLBACK")
         except sqlite3.Error as error:
             self.error = _reason(error)
+
+
+def recent_lengths(path: Path) -> list[Length]:
+    """The last answers of a ledger that came whole; none where it is absent or cannot be read. It is only read."""
+    query = (
+        "SELECT upstream, dialect, model, app, output_tokens FROM exchange "
+        "WHERE \"end\" = 'complete' AND status BETWEEN 200 AND 299 AND output_tokens IS NOT NULL "
+        "ORDER BY started_at DESC LIMIT ?"
+    )
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            return [Length(*row) for row in connection.execute(query, (_LENGTHS,))]
+    except sqlite3.Error:
+        return []
 
 
 def _answer(  # noqa: PLR0917 -- a row

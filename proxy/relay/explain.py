@@ -13,7 +13,7 @@ from proxy.errors import RefusalError
 from proxy.policy.decide import may_enforce, unmet
 from proxy.policy.refusal import refusal_of
 from proxy.policy.rules import PolicySet
-from proxy.record import Decision, RequestFacts
+from proxy.record import Action, Decision, RequestFacts
 from proxy.relay.judge import Judged, judge, origin_of
 from proxy.relay.outbox import Outbox
 from proxy.relay.route import Route
@@ -83,14 +83,14 @@ async def _explain(
     except RefusalError as error:
         return nothing._replace(refusal=error)
     facts, decision = judged.facts, judged.decision
-    shadow = {each.rule: f"would be {each.action}, forwarded {each.forwarded}" for each in decision.shadow}
+    shadow = {each.rule: f"would be {_outcome(each.action, each.forwarded)}" for each in decision.shadow}
     rules = []
     for rule in policies.rules:
         failing = unmet(rule, facts, origin, policies, now_unix_s)
         if failing is not None:
             does = f"does not match: {failing}"
         elif rule.name == decision.rule:
-            does = f"decides: {decision.action}, forwarded {decision.forwarded_max_tokens}"
+            does = f"decides: {_outcome(decision.action, decision.forwarded_max_tokens)}"
             does += " (no law is known here)" if rule.has_deadline else ""
         else:
             does = shadow.get(rule.name, "matches, but a rule above decides")
@@ -98,6 +98,12 @@ async def _explain(
     refusal = refusal_of(decision, facts, policies)
     changes = () if refusal is not None or judged.body is body else _changes(facts, judged, route, worker)
     return Explanation(told, tuple(rules), facts, decision, refusal, changes)
+
+
+def _outcome(action: Action, forwarded: int | None) -> str:
+    if action in {Action.REJECTED, Action.CONFLICT}:
+        return action
+    return f"{action}, {'no limit' if forwarded is None else forwarded} forwarded"
 
 
 def _changes(before: RequestFacts, judged: Judged, route: Route, worker: Worker) -> tuple[str, ...]:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from proxy.policy.disarm import Answer, cut_by_rule
+from proxy.policy.slack import Length
 from proxy.record import Action, Decision, End, ExchangeRecord, RequestFacts, ResponseFacts, ShadowDecision
-from proxy.recorder.ledger import COLUMNS, Ledger, LedgerError, row
+from proxy.recorder.ledger import COLUMNS, Ledger, LedgerError, recent_lengths, row
 from tests.support.records import STARTED_UNIX_NS, TRACE_ID, make_record
 
 ROW = {
@@ -227,6 +228,25 @@ def test_the_last_answers_of_a_rule_are_read_back_as_they_were_counted(ledger: L
     assert [cut_by_rule(answer, "cap") for answer in ledger.answers("cap", 0.0, 10)] == [False, True, True, None]
     ledger.close()
     assert ledger.answers("cap", 0.0, 10) == []
+
+
+def test_recent_lengths_are_read_beside_the_writer(ledger: Ledger, path: Path) -> None:
+    """Of whole answers whose tokens are known, latest first; no ledger has none, and none is made."""
+    later = STARTED_UNIX_NS + 10**9
+    ledger.write(
+        [
+            make_record(id="lw_1"),
+            make_record(id="lw_2", end=End.BROKEN),
+            make_record(id="lw_3", status=500),
+            make_record(id="lw_4", response={"usage": None}, usage_source="none"),
+            make_record(id="lw_5", started_unix_ns=later, app=None),
+        ]
+    )
+    assert recent_lengths(path) == [
+        Length("openai", "chat_completions", "gpt-4o", app, 128) for app in (None, "search")
+    ]
+    missing = path.parent / "missing.sqlite"
+    assert (recent_lengths(missing), missing.exists()) == ([], False)
 
 
 def test_a_ledger_of_another_version_is_refused_untouched(path: Path) -> None:

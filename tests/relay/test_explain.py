@@ -36,8 +36,8 @@ def test_the_deciding_rule_and_what_is_sent_are_told():
     found = told(body, ("X-Team", "growth"))
     assert found.route == f"POST {CHAT}, upstream up, dialect chat_completions"
     assert found.rules == (
-        ("trial", "shadow", "would be capped, forwarded 50"),
-        ("team", "enforce", "decides: capped, forwarded 100"),
+        ("trial", "shadow", "would be capped, 50 forwarded"),
+        ("team", "enforce", "decides: capped, 100 forwarded"),
         ("few", "enforce", "does not match: app"),
         ("soon", "enforce", "does not match: app"),
         ("rest", "enforce", "matches, but a rule above decides"),
@@ -55,12 +55,12 @@ def test_a_request_that_nothing_changes_is_told_so():
     """An exemption decides; no law is known without traffic, so a deadline is undecided."""
     found = told(b'{"model":"m","max_tokens":5}')
     assert (found.rules[-1], found.changes, found.refusal) == (
-        ("rest", "enforce", "decides: none, forwarded 5"),
+        ("rest", "enforce", "decides: none, 5 forwarded"),
         (),
         None,
     )
     late = told(b'{"model":"m","max_tokens":500}', ("x-lengthwise-app", "soon"))
-    assert late.rules[3] == ("soon", "enforce", "decides: undecided, forwarded 500 (no law is known here)")
+    assert late.rules[3] == ("soon", "enforce", "decides: undecided, 500 forwarded (no law is known here)")
     assert late.decision is not None
     assert late.decision._replace(shadow=()) == Decision(Action.UNDECIDED, "soon", 500, "max_tokens")
 
