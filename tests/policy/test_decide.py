@@ -88,7 +88,6 @@ TRUTH = [
 ]
 
 
-
 @pytest.mark.parametrize(("rule", "facts", "expected"), TRUTH)
 def test_an_enforcing_rule_decides(rule: dict[str, Any], facts: RequestFacts, expected: Decision) -> None:
     """The whole decision of one rule without conditions."""
@@ -121,7 +120,9 @@ def test_the_first_matching_enforce_rule_decides_even_if_it_changes_nothing() ->
 
     assert decided(asked((MT, 500)), policy(observe, strict)) == Decision(NONE, "r0", 500, MT)
     assert decided(asked((MT, 50)), policy(CAP, strict)) == Decision(NONE, "r0", 50, MT, cap_tokens=100)
-    assert decided(asked((MT, 50), model="o1"), policy(observe, strict)) == Decision(CAPPED, "r1", 10, MT, cap_tokens=10)
+    assert decided(asked((MT, 50), model="o1"), policy(observe, strict)) == Decision(
+        CAPPED, "r1", 10, MT, cap_tokens=10
+    )
 
 
 def test_shadow_rules_before_and_after_the_deciding_rule_are_recorded() -> None:

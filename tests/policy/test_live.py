@@ -55,7 +55,8 @@ def test_live_state_crosses_as_json() -> None:
 
 
 @pytest.mark.parametrize(
-    "document", [{}, {"laws": [], "disarmed": None}, {"laws": [["a", "b"]], "disarmed": []}, {"laws": 5, "disarmed": []}]
+    "document",
+    [{}, {"laws": [], "disarmed": None}, {"laws": [["a", "b"]], "disarmed": []}, {"laws": 5, "disarmed": []}],
 )
 def test_what_is_no_live_state_is_not_taken_for_one(document: dict[str, object]) -> None:
     """The receiver keeps what it has."""
