@@ -2,32 +2,13 @@
 
 import hashlib
 
-import orjson
 import pytest
 
-from proxy.policy.rules import EMPTY
-from proxy.relay.outbox import Outbox
-from proxy.relay.route import Route
-from proxy.relay.worker import Worker
-from proxy.settings import from_json
-from proxy.wire.http1 import HeadParser
+from tests.support.judging import post, route, worker
 
 KEYS = {"team-a": hashlib.sha256(b"client-key").hexdigest()}
 PLAIN = {"name": "plain", "url": "http://plain.example:81/base"}
 AZURE = {"name": "azure", "url": "https://azure.example", "prefix": "/azure", "provider": "azure.ai.openai"}
-
-
-def worker(*upstreams: dict[str, object], **changes: object) -> Worker:
-    """A worker that listens nowhere."""
-    document = {"upstreams": list(upstreams or (PLAIN,)), "policies": None} | changes
-    return Worker(from_json(orjson.dumps(document)), EMPTY, Outbox("/nowhere", {}, dict))
-
-
-def route(at: Worker, raw: bytes) -> Route:
-    """The way of one head."""
-    parser = HeadParser()
-    parser.feed(raw)
-    return Route(at, parser.head(raw, at.interesting))
 
 
 async def test_the_longest_prefix_wins_and_is_removed():
@@ -67,7 +48,7 @@ async def test_a_path_without_an_upstream_has_no_way():
 )
 async def test_posts_are_read_by_what_their_path_may_mean(method: bytes, path: bytes, dialect: str):
     """The canonical path decides about reading; the raw path is what the upstream gets."""
-    found = route(worker(), b"%b %b HTTP/1.1\r\nHost: a\r\n\r\n" % (method, path))
+    found = route(worker(PLAIN), b"%b %b HTTP/1.1\r\nHost: a\r\n\r\n" % (method, path))
     assert found.facts.dialect == dialect
     assert found.upstream_head(usage_asked=False, decoded=False).startswith(b"%b /base%b HTTP/1.1\r\n" % (method, path))
 
@@ -75,7 +56,7 @@ async def test_posts_are_read_by_what_their_path_may_mean(method: bytes, path: b
 async def test_asking_for_usage_and_decoding_change_one_header_each():
     """Everything else, order and spelling included, is the client's."""
     found = route(
-        worker(),
+        worker(PLAIN),
         b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nX-A: 1\r\nAccept-Encoding: br\r\nContent-Encoding: gzip\r\n"
         b"X-Lengthwise-App: search\r\ntraceparent: t\r\nX-A: 2\r\n\r\n",
     )
@@ -130,16 +111,98 @@ async def test_an_unknown_key_has_no_way_to_an_upstream_with_a_key_of_ours(monke
     refused = route(worker(PLAIN | {"api_key_env": "UPSTREAM_KEY"}, keys=KEYS), raw)
     assert refused.refusal is not None
     assert refused.refusal.error_type == "unknown_key"
-    passed = route(worker(keys=KEYS), raw)
+    passed = route(worker(PLAIN, keys=KEYS), raw)
     assert (passed.refusal, passed.key_name) == (None, None)
     assert b"Authorization: Bearer other\r\n" in passed.upstream_head(usage_asked=False, decoded=False)
 
 
 async def test_an_api_version_tells_refusals_of_usage_apart():
     """Azure refuses `stream_options` on old versions; nothing else of the query is remembered."""
-    at = worker()
+    at = worker(PLAIN)
     keys = [
         route(at, b"POST /v1/chat/completions?%b HTTP/1.1\r\nHost: a\r\n\r\n" % query).usage_key
         for query in (b"api-version=1&key=secret", b"key=secret&api-version=2", b"key=secret")
     ]
     assert keys == [b"/v1/chat/completionsapi-version=1", b"/v1/chat/completionsapi-version=2", b"/v1/chat/completions"]
+
+
+# -- what could be read in two ways -------------------------------------------------------------------------------------
+
+CHAT = b"/v1/chat/completions"
+WEBSOCKET = b"GET %b HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+MALFORMED, AMBIGUOUS, UNJUDGEABLE = "malformed_request", "ambiguous_body", "policy_unjudgeable"
+DOUBTS = [
+    (post(CHAT), None),
+    (post(b"/openai/deployments/gpt-4o.mini_1/chat/completions?api-version=a%2fb"), None),
+    (post(b"//v1/chat/completions"), (MALFORMED, "chat_completions")),
+    (post(b"/v1/chat%2fcompletions"), (MALFORMED, "chat_completions")),
+    (post(b"/v1/responses/"), (MALFORMED, "responses")),
+    (post(b"/v1/Messages"), (MALFORMED, "messages")),
+    (post(CHAT, b"Content-Type: application/json; charset=UTF-8"), None),
+    (post(CHAT, b'Content-Type: application/json; charset="utf8"'), None),
+    (post(CHAT, b"Content-Type: text/plain"), None),
+    (post(CHAT, b"Content-Type: application/json;charset=utf-16le"), (AMBIGUOUS, "chat_completions")),
+    (post(CHAT, b"Content-Type: application/json; Charset = utf-7"), (AMBIGUOUS, "chat_completions")),
+    (
+        post(CHAT, b"Content-Type: text/plain; charset=ibm037", b"Content-Type: application/json"),
+        (AMBIGUOUS, "chat_completions"),
+    ),
+    (post(b"/v1/embeddings", b"Content-Type: application/json;charset=utf-16"), None),
+    (WEBSOCKET % b"/v1/realtime?model=m", (UNJUDGEABLE, "realtime")),
+    (WEBSOCKET % b"/v1//Realtime/", (UNJUDGEABLE, "realtime")),
+    (WEBSOCKET % b"/v1/responses", (UNJUDGEABLE, "responses")),
+    (WEBSOCKET % b"/v1/realtime/calls", (UNJUDGEABLE, "realtime")),
+    (WEBSOCKET % b"/v1/realtimes", None),
+    (WEBSOCKET % b"/socket", None),
+    (b"GET /v1/realtime HTTP/1.1\r\nHost: a\r\n\r\n", None),
+    (post(b"/v1/x", b"X-Original-URL: /v1/chat/completions"), (MALFORMED, "chat_completions")),
+    (post(b"/v1/x", b"X-Rewrite-URL: http://a/v1//Messages?x"), (MALFORMED, "messages")),
+    (post(CHAT, b"X-Original-URL: /v1/responses"), (MALFORMED, "responses")),
+    (post(CHAT, b"X-Original-URL: /v1/chat/completions"), None),
+    (post(CHAT, b"X-Original-URL: /v1/models"), None),
+    (b"PUT /v1/completions HTTP/1.1\r\nHost: a\r\nX-HTTP-Method-Override: post\r\n\r\n", (MALFORMED, "completions")),
+    (b"PUT /v1/completions HTTP/1.1\r\nHost: a\r\nX-HTTP-Method: PATCH\r\n\r\n", None),
+    (post(CHAT, b"X-HTTP-Method-Override: POST"), None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("raw", "expected"), DOUBTS)
+async def test_a_head_that_servers_could_read_otherwise_is_doubted(raw: bytes, expected: tuple[str, str] | None):
+    """What is sent when a rule could hold for the dialect that it is about; without one the request passes."""
+    found = route(worker(PLAIN), raw)
+    doubt = None if found.doubt is None else (found.doubt.error_type, found.doubted_dialect)
+    assert (doubt, found.refusal) == (expected, None)
+
+
+async def test_routes_of_no_dialect_can_be_blocked():
+    """POSTs only: what stores, lists and cancels stays reachable."""
+    at = worker(PLAIN, limits={"unknown_routes": "block"})
+    refused = route(at, post(b"/v1/embeddings")).refusal
+    assert refused is not None
+    assert refused.error_type == "unknown_route"
+    assert route(at, post(CHAT)).refusal is None
+    assert route(at, b"GET /v1/models HTTP/1.1\r\nHost: a\r\n\r\n").refusal is None
+
+
+async def test_what_else_a_decision_needs_of_a_head_is_read():
+    """Azure's deployment, the deadline of the request, and the coding of its body."""
+    at = worker(PLAIN)
+    found = route(
+        at,
+        post(
+            b"/openai/deployments/gpt-4o/chat/completions?x=/deployments/other/",
+            b"X-Lengthwise-Deadline-Ms: 1500",
+            b"Content-Encoding: GZIP",
+            b"Content-Encoding: identity",
+        ),
+    )
+    assert (found.deployment, found.deadline_s, found.bad_deadline, found.encoding) == (
+        "gpt-4o",
+        1.5,
+        False,
+        "gzip, identity",
+    )
+    assert b"deadline" not in found.upstream_head(usage_asked=False, decoded=False).lower()
+    for wrong in (b"0", b"-1", b"1.5", b"", b"1e3", b"10000000000", b"1s"):
+        bad = route(at, post(CHAT, b"X-Lengthwise-Deadline-Ms: " + wrong))
+        assert (bad.deadline_s, bad.bad_deadline) == (None, True)

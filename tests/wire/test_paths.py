@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.wire.dialects import match
-from proxy.wire.paths import canonical, strip_prefix
+from proxy.wire.paths import canonical, is_plain, strip_prefix
 
 
 @pytest.mark.parametrize(
@@ -67,6 +67,45 @@ def test_other_paths_keep_their_segments(target, path):
 def test_a_path_of_no_dialect_matches_none(path):
     """The suffix is matched in whole segments."""
     assert match(path) is None
+
+
+@pytest.mark.parametrize(
+    ("target", "plain"),
+    [
+        (b"/v1/chat/completions", True),
+        (b"/chat/completions", True),
+        (b"/openai/deployments/gpt-4o.mini_1/chat/completions?api-version=2024-10-21&x=%2f..;", True),
+        (b"/V1/ft:gpt-4o~x@y/chat/completions", True),
+        (b"/v1/chat/completions/", False),
+        (b"/v1/Chat/completions", False),
+        (b"//v1/chat/completions", False),
+        (b"/v1//chat/completions", False),
+        (b"/v1/./chat/completions", False),
+        (b"/x/../v1/chat/completions", False),
+        (b"/v1/...x/chat/completions", True),
+        (b"/v1/%63hat/completions", False),
+        (b"/a%20b/v1/chat/completions", False),
+        (b"/v1;x/chat/completions", False),
+        (b"/v1\\chat/completions", False),
+        (b"/x\\..\\/v1/chat/completions", False),
+        (b"/v1/chat/completions#x", False),
+        (b"/v1/chat/completions\x00", False),
+        (b"/v1/chat/completions\n", False),
+        (b"v1/chat/completions", False),
+        (b"/v1/completions", False),
+        (b"", False),
+    ],
+)
+def test_a_plain_path_is_read_alike_by_every_server(target, plain):
+    """As it is written, without a character or segment that one server decodes, drops or resolves and another does not."""
+    assert is_plain(target, b"/chat/completions") is plain
+
+
+@given(st.text("/.%2e;?#\\aB", max_size=12).map(str.encode))
+def test_a_plain_path_is_its_own_canonical_form(target):
+    """But for the case of what stands before the dialect's end, and the query."""
+    if is_plain(target + b"/chat/completions", b"/chat/completions"):
+        assert canonical(target + b"/chat/completions") == (target + b"/chat/completions").lower()
 
 
 @given(st.one_of(st.binary(), st.text("/.%2eEfF5cC;?#\\ab", max_size=40).map(str.encode)))
