@@ -9,13 +9,14 @@ every matching shadow or disarmed rule is recorded with what it would have done,
 Source: ARCHITECTURE.md 7 "Policies".
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from hashlib import blake2b
+from math import inf
 from typing import NamedTuple, TypeVar
 
 from proxy.policy.live import Live
-from proxy.policy.rules import NO_ARM, Condition, PolicySet, Rule, When
+from proxy.policy.rules import NO_ARM, PolicySet, Rule, When
 from proxy.record import Action, Decision, RequestFacts, ShadowDecision
 from proxy.wire.dialects.base import UNREADABLE
 
@@ -74,13 +75,14 @@ def decide(facts: RequestFacts, origin: Origin, policies: PolicySet, live: Live,
     """
     decided: Rule | None = None
     shadow: list[ShadowDecision] = []
-    for rule, conditions in _chosen(facts, origin, policies):
-        enforces = rule.enforces and rule.name not in live.disarmed
-        if enforces and decided is not None:
+    disarmed, most, open_now = live.disarmed, _most(facts), _open_rules(policies, now_unix_s)
+    for rule, enforces, changes in _chosen(facts, origin, policies):
+        armed = enforces and rule.name not in disarmed
+        if armed and decided is not None:
             continue
-        if conditions and not all(holds(rule, facts, origin, policies, now_unix_s) for holds in conditions):
+        if changes and _unmet_now(rule, facts.stream, most, open_now) is not None:
             continue
-        if enforces:
+        if armed:
             decided = rule
         else:
             effect = _effect(rule, facts, origin, live, now_unix_s)
@@ -108,28 +110,25 @@ def may_enforce(dialect: str, origin: Origin, policies: PolicySet, live: Live, n
     Then a body that cannot be judged must not pass: it might be what the rule is there for (ARCHITECTURE.md 5.6). An exemption that holds
     whatever the body says ends the search.
     """
-    nothing = RequestFacts(dialect)
-    for rule in policies.rules:
-        if not rule.enforces or rule.name in live.disarmed:
+    nothing, open_now = RequestFacts(dialect), _open_rules(policies, now_unix_s)
+    for rule, keys in policies.conditions:
+        if not rule.enforces or rule.name in live.disarmed or ("when" in keys and rule.name not in open_now):
             continue
-        if any(
-            key not in _OF_BODY and not holds(rule, nothing, origin, policies, now_unix_s)
-            for key, holds in _CONDITIONS.items()
-        ):
+        if not all(_LASTING[key](rule, nothing, origin) for key in keys if key in _LASTING and key != "model"):
             continue
         if rule.do != "observe":
             return True
-        if rule.match.model is None and rule.match.stream is None and rule.match.requested is None:
+        if _OF_BODY.isdisjoint(keys):
             return False
     return False
 
 
 def unmet(rule: Rule, facts: RequestFacts, origin: Origin, policies: PolicySet, now_unix_s: float) -> str | None:
     """The first key of `match` that does not hold; None when the rule matches."""
-    for key, holds in _CONDITIONS.items():
-        if not holds(rule, facts, origin, policies, now_unix_s):
+    for key, holds in _LASTING.items():
+        if getattr(rule.match, key) and not holds(rule, facts, origin):
             return key
-    return None
+    return _unmet_now(rule, facts.stream, _most(facts), _open_rules(policies, now_unix_s))
 
 
 # -- what a rule does -------------------------------------------------------------------------------------------------
@@ -227,30 +226,29 @@ def _arm(rule: Rule, origin: Origin, now_unix_s: float) -> tuple[str | None, str
 # -- when it matches --------------------------------------------------------------------------------------------------
 
 
-def _chosen(facts: RequestFacts, origin: Origin, policies: PolicySet) -> tuple[tuple[Rule, tuple[Condition, ...]], ...]:
-    """The rules that match by what requests have in common, each with the conditions that are still to be looked at; remembered."""
+def _chosen(facts: RequestFacts, origin: Origin, policies: PolicySet) -> tuple[tuple[Rule, bool, bool], ...]:
+    """(rule, whether it enforces, whether it has conditions that change) of each that matches by what requests have in common; remembered."""
     looked_at = policies.headers
     headers: tuple[tuple[bytes, bytes], ...] = ()
     if looked_at:
-        headers = tuple((lower, value) for name, value in origin.headers if (lower := name.lower()) in looked_at)
+        headers = tuple([(lower, value) for name, value in origin.headers if (lower := name.lower()) in looked_at])
     key = (origin.upstream, facts.dialect, facts.model, origin.deployment, origin.app, origin.key, headers)
     chosen = policies.chosen.get(key)
     if chosen is None:
         if len(policies.chosen) >= _REMEMBERED:
             policies.chosen.clear()
         chosen = policies.chosen[key] = tuple(
-            (rule, tuple(holds for name, holds in _CHANGING.items() if getattr(rule.match, name) is not None))
-            for rule in policies.rules
-            if all(holds(rule, facts, origin, policies, 0.0) for holds in _LASTING.values())
+            (rule, rule.enforces, not _LASTING.keys() >= set(keys))
+            for rule, keys in policies.conditions
+            if all(_LASTING[key](rule, facts, origin) for key in keys if key in _LASTING)
         )
     return chosen
 
 
-def _holds_model(rule: Rule, facts: RequestFacts, origin: Origin, *_: object) -> bool:
+def _holds_model(rule: Rule, facts: RequestFacts, origin: Origin) -> bool:
     """An unnamed model may be any, and of two names the upstream may read either: caps hold for each, exemptions for what is sure."""
     pattern = rule.match.model
-    if pattern is None:
-        return True
+    assert pattern is not None
     named = [name for name in (facts.model, origin.deployment) if name is not None]
     matches = [pattern.match(name) is not None for name in named]
     if rule.do == "observe":
@@ -258,55 +256,75 @@ def _holds_model(rule: Rule, facts: RequestFacts, origin: Origin, *_: object) ->
     return not matches or any(matches)
 
 
-def _holds_app(rule: Rule, _: RequestFacts, origin: Origin, *__: object) -> bool:
+def _holds_app(rule: Rule, _: RequestFacts, origin: Origin) -> bool:
     pattern = rule.match.app
-    return pattern is None or (origin.app is not None and pattern.match(origin.app) is not None)
+    assert pattern is not None
+    return origin.app is not None and pattern.match(origin.app) is not None
 
 
-def _holds_header(rule: Rule, _: RequestFacts, origin: Origin, *__: object) -> bool:
-    return all(
-        any(name.lower() == wanted and pattern.match(value.decode("latin-1")) for name, value in origin.headers)
-        for wanted, pattern in rule.match.header
-    )
+def _holds_header(rule: Rule, _: RequestFacts, origin: Origin) -> bool:
+    for wanted, pattern in rule.match.header:
+        length = len(wanted)  # spares most names the lower-casing
+        for name, value in origin.headers:
+            if len(name) == length and name.lower() == wanted and pattern.match(value.decode("latin-1")):
+                break
+        else:
+            return False
+    return True
 
 
-_LASTING: dict[str, Condition] = {
-    "upstream": lambda rule, _, origin, *__: rule.match.upstream is None or origin.upstream in rule.match.upstream,
-    "dialect": lambda rule, facts, *_: rule.match.dialect is None or facts.dialect in rule.match.dialect,
+_LASTING: dict[str, Callable[[Rule, RequestFacts, Origin], bool]] = {
+    "upstream": lambda rule, _, origin: origin.upstream in (rule.match.upstream or ()),
+    "dialect": lambda rule, facts, _: facts.dialect in (rule.match.dialect or ()),
     "model": _holds_model,
     "header": _holds_header,
-    "key": lambda rule, _, origin, *__: rule.match.key is None or origin.key in rule.match.key,
+    "key": lambda rule, _, origin: origin.key in (rule.match.key or ()),
     "app": _holds_app,
 }
-"""Conditions on what requests have in common."""
-
-_CHANGING: dict[str, Condition] = {
-    "stream": lambda rule, facts, *_: rule.match.stream is None or facts.stream is rule.match.stream,
-    "requested": lambda rule, facts, *_: rule.match.requested is None or _is_over(rule.match.requested, facts),
-    "when": lambda rule, _, __, policies, now: rule.match.when is None or _is_within(rule.match.when, policies, now),
-}
-"""Conditions that are looked at for each request."""
-
-_CONDITIONS = _LASTING | _CHANGING
-"""Every key of `match`: whether it holds. What is unknown fulfils none, but for the model."""
+"""Keys of `match` about what requests have in common: whether one that is there holds. What is unknown fulfils none, but for the model."""
 
 _OF_BODY = frozenset(("model", "stream", "requested"))
 
 
-def _is_over(tokens: int, facts: RequestFacts) -> bool:
-    """Any sent field counts, not only the one that the provider reads first: an upstream may read another."""
-    if facts.limits:
-        return any(sent is None or sent > tokens for _, sent in facts.limits)
-    return facts.dialect != "completions" or tokens < _ABSENT_COMPLETIONS_TOKENS
+def _unmet_now(rule: Rule, stream: bool, most: float, open_now: frozenset[str]) -> str | None:
+    """The first of the keys about a single request that does not hold."""
+    match = rule.match
+    if match.stream is not None and stream is not match.stream:
+        return "stream"
+    if match.requested is not None and most <= match.requested:
+        return "requested"
+    if match.when is not None and rule.name not in open_now:
+        return "when"
+    return None
 
 
-def _is_within(when: When, policies: PolicySet, now_unix_s: float) -> bool:
-    current = int(now_unix_s // 60)
-    clock = policies.clocks.get(when.timezone)
-    if clock is None or clock[0] != current:  # offsets from UTC are whole minutes
-        now = datetime.fromtimestamp(now_unix_s, when.timezone)
-        clock = policies.clocks[when.timezone] = (current, now.hour * 60 + now.minute, now.weekday())
-    _, minute, day = clock
+def _most(facts: RequestFacts) -> float:
+    """The largest limit that any server might read; infinity for none.
+
+    Any sent field counts, not only the one that the provider reads first: an upstream may read another.
+    """
+    if not facts.limits:
+        return _ABSENT_COMPLETIONS_TOKENS if facts.dialect == "completions" else inf
+    return max(inf if sent is None else sent for _, sent in facts.limits)
+
+
+def _open_rules(policies: PolicySet, now_unix_s: float) -> frozenset[str]:
+    """Names of the rules whose hours it is; looked at once a minute, because offsets from UTC and hours are whole minutes."""
+    minute = int(now_unix_s // 60)
+    clock = policies.clock
+    if not clock or clock[0][0] != minute:
+        names = [
+            rule.name
+            for rule in policies.rules
+            if rule.match.when is not None and _is_within(rule.match.when, now_unix_s)
+        ]
+        clock[:] = [(minute, frozenset(names))]
+    return clock[0][1]
+
+
+def _is_within(when: When, now_unix_s: float) -> bool:
+    now = datetime.fromtimestamp(now_unix_s, when.timezone)
+    minute, day = now.hour * 60 + now.minute, now.weekday()
     for start, end in when.hours:
         if start < end:
             if start <= minute < end and day in when.days:

@@ -11,8 +11,8 @@ import fnmatch
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from datetime import UTC, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -40,7 +40,6 @@ __all__ = [
     "DIALECT_NAMES",
     "EMPTY",
     "NO_ARM",
-    "Condition",
     "Disarm",
     "Experiment",
     "Match",
@@ -301,10 +300,6 @@ class _Document:
     rules: tuple[Rule, ...] = member(REQUIRED, _rules)
 
 
-Condition = Callable[..., bool]
-"""(rule, facts, origin, policies, now) to whether the rule matches in one respect; `decide` has them."""
-
-
 @dataclass(frozen=True, slots=True)
 class PolicySet:
     """All rules of one file, in order; replaced as a whole on reload."""
@@ -318,12 +313,14 @@ class PolicySet:
     """Lower-case names of the headers that rules look at."""
     takes_deadlines: bool
     """True when a rule lets requests set a deadline."""
-    chosen: dict[tuple[object, ...], tuple[tuple[Rule, tuple[Condition, ...]], ...]] = field(
+    conditions: tuple[tuple[Rule, tuple[str, ...]], ...]
+    """Each rule with the keys that its `match` has."""
+    chosen: dict[tuple[object, ...], tuple[tuple[Rule, bool, bool], ...]] = field(
         default_factory=dict, repr=False, compare=False
     )
-    """Memory of `decide`: the rules that hold for what requests have in common; bounded there."""
-    clocks: dict[tzinfo, tuple[int, int, int]] = field(default_factory=dict, repr=False, compare=False)
-    """Memory of `decide`: minute since the epoch, minute of the day and weekday by time zone."""
+    """Memory of `decide`: the rules that match by what requests have in common; bounded there."""
+    clock: list[tuple[int, frozenset[str]]] = field(default_factory=list, repr=False, compare=False)
+    """Memory of `decide`: a minute since the epoch, and the rules whose hours it is."""
 
 
 def parse(document: object) -> PolicySet:
@@ -343,7 +340,12 @@ def parse(document: object) -> PolicySet:
         document,
         headers=frozenset(name for rule in read.rules for name, _ in rule.match.header),
         takes_deadlines=any(rule.deadline_header for rule in read.rules),
+        conditions=tuple((rule, _keys(rule.match)) for rule in read.rules),
     )
+
+
+def _keys(match: Match) -> tuple[str, ...]:
+    return tuple(each.name for each in fields(match) if getattr(match, each.name) not in {None, ()})
 
 
 EMPTY = parse({"version": 1, "rules": []})

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.policy.disarm import Window, cut_by_rule
+from proxy.policy.disarm import Answer, Window, cut_by_rule
 from proxy.policy.rules import Disarm
 from proxy.record import Action, Decision, End, ShadowDecision
 from tests.support.records import make_record
@@ -107,4 +107,5 @@ def test_an_answer_counts_for_the_rule_that_limited_it_or_would_have(
     changes: dict[str, object], expected: bool | None
 ) -> None:
     """None says nothing: neither way does it enter the window."""
-    assert cut_by_rule(make_record(**changes), "r") is expected
+    answer = Answer.of(make_record(**changes))
+    assert (None if answer is None else cut_by_rule(answer, "r")) is expected

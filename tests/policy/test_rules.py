@@ -269,4 +269,4 @@ def test_the_digest_follows_the_content_and_not_the_order_of_keys() -> None:
 def test_the_empty_policy_has_no_rules() -> None:
     """What is used without a policies file changes nothing."""
     document = {"version": 1, "rules": []}
-    assert PolicySet((), EMPTY.digest, document, headers=frozenset(), takes_deadlines=False) == EMPTY
+    assert PolicySet((), EMPTY.digest, document, headers=frozenset(), takes_deadlines=False, conditions=()) == EMPTY
