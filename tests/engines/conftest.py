@@ -71,13 +71,43 @@ def phoenix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[parts.Phoenix]
         yield backend
 
 
+def _of_the_system(name: str, package: str) -> Path:
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed (Debian: apt install {package})")
+    return Path(found)
+
+
 @pytest.fixture(scope="session")
 def prometheus_command() -> Path:
     """The command of an installed Prometheus."""
-    found = shutil.which("prometheus")
-    if found is None:
-        pytest.skip("prometheus is not installed (Debian: apt install prometheus)")
-    return Path(found)
+    return _of_the_system("prometheus", "prometheus")
+
+
+@pytest.fixture(scope="session")
+def promtool() -> Path:
+    """Prometheus' checker of settings and rules."""
+    return _of_the_system("promtool", "prometheus")
+
+
+@pytest.fixture(scope="session")
+def alertmanager_command() -> Path:
+    """The command of an installed Alertmanager."""
+    if shutil.which("alertmanager"):  # its own name; Debian calls it otherwise
+        return _of_the_system("alertmanager", "prometheus-alertmanager")
+    return _of_the_system("prometheus-alertmanager", "prometheus-alertmanager")
+
+
+@pytest.fixture(scope="session")
+def amtool() -> Path:
+    """Alertmanager's checker of settings."""
+    return _of_the_system("amtool", "prometheus-alertmanager")
+
+
+@pytest.fixture(scope="session")
+def deployment() -> Path:
+    """The folder of the commands that check what is deployed: helm's library, kubernetes-validate, hadolint, yamllint."""
+    return _installed("deployment", "python").parent
 
 
 @pytest.fixture(scope="session")
