@@ -1,8 +1,9 @@
 """The real parts, started when the first test asks for one; a test whose part is not installed is skipped."""
 
+import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,22 @@ def provider() -> Iterator[str]:
     """URL of a scripted provider."""
     with scripted() as url:
         yield url
+
+
+Checkov = Callable[[str, Path], set[str]]
+
+
+@pytest.fixture(scope="session")
+def checkov() -> Checkov:
+    """Names of the checks that fail, by framework and by what is to be checked."""
+    command = _installed("checkov", "checkov")
+
+    def failed(framework: str, path: Path) -> set[str]:
+        what = ["--directory" if path.is_dir() else "--file", path, "--framework", framework]
+        how = ["--output", "json", "--quiet", "--skip-download"]  # it would ask its maker what the checks mean
+        outcome = subprocess.run([command, *what, *how], capture_output=True, text=True, check=False)
+        report = json.loads(outcome.stdout)
+        assert report["summary"]["passed"] > 0, outcome.stderr
+        return {each["check_id"] for each in report["results"]["failed_checks"]}
+
+    return failed
