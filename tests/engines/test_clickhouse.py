@@ -47,7 +47,7 @@ RECORDS = {
     ),
     "inserted, with an arm": make_record(
         request={"limits": ()},
-        decision=Decision(Action.INSERTED, "cap", 256, limit_field="max_completion_tokens", arm="256"),
+        decision=Decision(Action.INSERTED, "cap", 256, limit_field="max_completion_tokens", arm="256", unit="request"),
     ),
     "on a pooled connection": make_record(connect_started_ns=None, connected_ns=None),
     "not streamed": make_record(
@@ -183,6 +183,7 @@ def _not_on_spans(record: ExchangeRecord) -> dict[str, Any]:
     return {
         "upstream": None,
         "checkpoints": None,
+        "arm_unit": None,
         "provider": None if record.request.dialect == OPAQUE or not record.upstream_tried else record.provider,
         "model": record.request.model if record.upstream_tried else None,
         "response_model": record.response.response_model,

@@ -2,10 +2,10 @@
 -- the CLIENT span, or on the SERVER span where no upstream was tried; start, status and route are the SERVER span's. Spans
 -- that arrive twice count once; an exchange of which only the CLIENT span has arrived yet is not shown.
 --
--- What spans do not carry is NULL here: upstream, checkpoints, ttfc_s of an answer that was not streamed, last_token_s of
--- fewer than two tokens. e2e_s ends with the exchange instead of the last byte, and is NULL where no response head came.
--- model is NULL where no upstream was tried, and so is provider, which opaque exchanges lack too; `choices` is 1 where a body
--- could not be read. Settings that leave attributes out (telemetry.genai) leave columns empty, and sampling
+-- What spans do not carry is NULL here: upstream, checkpoints, arm_unit, ttfc_s of an answer that was not streamed,
+-- last_token_s of fewer than two tokens. e2e_s ends with the exchange instead of the last byte, and is NULL where no response
+-- head came. model is NULL where no upstream was tried, and so is provider, which opaque exchanges lack too; `choices` is 1
+-- where a body could not be read. Settings that leave attributes out (telemetry.genai) leave columns empty, and sampling
 -- (telemetry.sample_ratio, tail sampling) leaves rows out.
 CREATE OR REPLACE VIEW lengthwise_exchange AS
 WITH
@@ -98,5 +98,6 @@ SELECT
     ) AS overhead_s,
     nullIf(own['lengthwise.degraded'], '') AS degraded,
     coalesce(nullIf(own['error.type'], ''), nullIf(server['error.type'], '')) AS error_type,
-    trace_id
+    trace_id,
+    CAST(NULL, 'Nullable(String)') AS arm_unit
 FROM exchanges;
