@@ -162,6 +162,12 @@ class Metrics:
             "{exchange}",
             "Exchanges in progress.",
         )
+        meter.create_observable_gauge(
+            names.LENGTHWISE_WORKERS_READY,
+            [lambda _: [Observation(self._workers.ready)]],
+            "{worker}",
+            "Relay workers that are connected to the recorder.",
+        )
 
         if policy is not None:
             meter.create_observable_gauge(

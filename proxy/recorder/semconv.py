@@ -111,6 +111,7 @@ LENGTHWISE_STREAM_ENDS: Final = "lengthwise.stream.ends"
 LENGTHWISE_RECORDS_DROPPED: Final = "lengthwise.records.dropped"
 LENGTHWISE_CONNECTIONS_MALFORMED: Final = "lengthwise.connections.malformed"
 LENGTHWISE_EXCHANGES_ACTIVE: Final = "lengthwise.exchanges.active"
+LENGTHWISE_WORKERS_READY: Final = "lengthwise.workers.ready"
 
 _TEXT_COMPLETION = "text_completion"
 

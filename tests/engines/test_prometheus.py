@@ -62,6 +62,7 @@ EXPECTED = {
     "lengthwise_records_dropped_total": 0,
     "lengthwise_connections_malformed_total": 0,
     "lengthwise_exchanges_active": 0,
+    "lengthwise_workers_ready": 1,
 }
 """Each query, and the sum of what it finds."""
 

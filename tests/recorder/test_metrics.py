@@ -19,6 +19,13 @@ OPERATION = MODEL | {
     "server.port": 443,
 }
 PACED = MODEL | {"stream": True, "limit": "le_1k"}
+OBSERVED = (
+    "lengthwise.records.dropped",
+    "lengthwise.connections.malformed",
+    "lengthwise.exchanges.active",
+    "lengthwise.workers.ready",
+)
+"""What is read from the workers' totals at each collection."""
 
 
 class Meter:
@@ -47,8 +54,7 @@ class Meter:
         return {
             name: [(dict(p.attributes), round(p.sum, 9) if hasattr(p, "sum") else p.value) for p in points]
             for name, points in self.collected(*records).items()
-            if name
-            not in {"lengthwise.records.dropped", "lengthwise.connections.malformed", "lengthwise.exchanges.active"}
+            if name not in OBSERVED
         }
 
 
@@ -171,14 +177,21 @@ def test_every_histogram_of_seconds_reaches_beyond_the_longest_stream() -> None:
 
 
 def test_workers_totals_are_observed() -> None:
-    """Drops, malformed connections and active exchanges come from what the workers say."""
+    """Drops, malformed connections and active exchanges come from what the workers say; ready are the connected ones."""
     meter = Meter()
     meter.workers.report(
         meter.workers.hello(0, 1), {"records_dropped": 3, "connections_malformed": 2, "exchanges_active": 5}
     )
     points = meter.collected()
-    observed = ("lengthwise.records.dropped", "lengthwise.connections.malformed", "lengthwise.exchanges.active")
-    assert [points[name][0].value for name in observed] == [3, 2, 5]
+    assert [points[name][0].value for name in OBSERVED] == [3, 2, 5, 1]
+
+
+def test_without_a_worker_none_is_ready() -> None:
+    """The gauge is 0, not absent: an alert can tell."""
+    meter = Meter()
+    assert [point.value for point in meter.collected()["lengthwise.workers.ready"]] == [0]
+    meter.workers.gone(meter.workers.hello(0, 1))
+    assert [point.value for point in meter.collected()["lengthwise.workers.ready"]] == [0]
 
 
 def test_models_are_labels_up_to_a_bound() -> None:

@@ -112,9 +112,11 @@ def test_every_metric_of_the_contract_is_scraped(start: Start) -> None:
         "lengthwise_connections_malformed_total",
         "lengthwise_exchanges_active",
         "lengthwise_policy_error",
+        "lengthwise_workers_ready",
     }
     assert samples["lengthwise_records_dropped_total"] == 4
     assert samples["lengthwise_exchanges_active"] == 2
+    assert samples["lengthwise_workers_ready"] == 1
 
 
 def test_status_says_everything(start: Start) -> None:

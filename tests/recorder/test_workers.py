@@ -54,6 +54,7 @@ def test_two_generations_of_a_worker_may_be_alive() -> None:
     workers.report(workers.hello(0, 20), _counts(2, 1, 0, 0))
     assert workers.totals == Totals(7, 2, 0, 0)
     assert [worker.pid for worker in workers] == [10, 20]
+    assert workers.ready == 2
 
 
 @pytest.mark.parametrize("count", [-1, "5", 1.5, True, None, 2**63])
