@@ -173,13 +173,13 @@ class Metrics:
             meter.create_observable_gauge(
                 names.LENGTHWISE_POLICY_RULE_ARMED,
                 [lambda _: [Observation(int(armed), {"rule": rule}) for rule, armed in policy()[1]]],
-                "1",
+                "{rule}",
                 "1 while an enforcing rule enforces, 0 while it is disarmed.",
             )
             meter.create_observable_gauge(
                 names.LENGTHWISE_POLICY_ERROR,
                 [lambda _: [Observation(int(policy()[0]))]],
-                "1",
+                "{error}",
                 "1 while the rules on disk are broken and the last good ones stay.",
             )
 
