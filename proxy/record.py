@@ -13,11 +13,12 @@ Source: ARCHITECTURE.md 7 "Times and tokens", "Ledger", "Spans".
 """
 
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 
 __all__ = [
+    "LEDGER_VERSION",
     "OPAQUE",
     "Action",
     "Decision",
@@ -35,6 +36,9 @@ __all__ = [
 
 OPAQUE = "opaque"
 """Dialect of an exchange whose body Lengthwise does not read."""
+
+LEDGER_VERSION: Final = 1
+"""The ledger's schema, `PRAGMA user_version`: what the recorder writes and the evidence reads."""
 
 
 class End(StrEnum):

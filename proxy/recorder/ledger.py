@@ -18,11 +18,10 @@ import orjson
 from proxy.errors import LengthwiseError
 from proxy.policy.disarm import Answer
 from proxy.policy.slack import Length
-from proxy.record import Action, End, ExchangeRecord, ShadowDecision, cut_by
+from proxy.record import LEDGER_VERSION, Action, End, ExchangeRecord, ShadowDecision, cut_by
 
 __all__ = ["COLUMNS", "Ledger", "LedgerError", "recent_lengths", "row", "shadow_json"]
 
-USER_VERSION: Final = 1
 _BUSY_S: Final = 0.1
 """How long a commit waits for another writer: rows are worth less than the records behind them."""
 _SLICE_ROWS: Final = 2000
@@ -107,7 +106,7 @@ _FIRST_COLUMNS: Final = 40
 _CREATE = (
     "CREATE TABLE exchange (" + ", ".join(f'"{name}" {kind}' for name, kind, _ in _TABLE) + ")",
     "CREATE INDEX exchange_started_at ON exchange (started_at)",
-    f"PRAGMA user_version = {USER_VERSION}",
+    f"PRAGMA user_version = {LEDGER_VERSION}",
 )
 _INSERT = f"INSERT OR IGNORE INTO exchange VALUES ({', '.join('?' * len(_TABLE))})"  # noqa: S608 -- question marks only
 
@@ -164,9 +163,9 @@ class Ledger:
     def _prepare(self) -> None:
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        if version != USER_VERSION and (version or tables):
+        if version != LEDGER_VERSION and (version or tables):
             raise LedgerError(
-                f"the ledger's schema is version {version}, this Lengthwise writes version {USER_VERSION}: "
+                f"the ledger's schema is version {version}, this Lengthwise writes version {LEDGER_VERSION}: "
                 "name another file in ledger.path"
             )
         self._connection.execute("PRAGMA journal_mode = WAL")

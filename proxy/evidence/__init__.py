@@ -1,0 +1,1 @@
+"""What the records say: laws, lengths, what a cap would have done. numpy over columns; no aiohttp, no OpenTelemetry."""
