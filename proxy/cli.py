@@ -7,7 +7,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from proxy import __version__, settings
@@ -30,6 +30,9 @@ _FLAGS = {
     "ledger": ("FILE", "SQLite file for the records; none: no ledger"),
     "workers": ("N", "relay processes, or auto"),
 }
+
+_EXTRAS = {"numpy": "report", "plotly": "report", "rich": "report"}
+"""The extra that installs a module which some commands alone need."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,6 +84,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     simulate = commands.add_parser(
         "simulate", help="run the simulated provider alone", description="Run an OpenAI-compatible simulated provider."
     )
+    report = commands.add_parser(
+        "report",
+        help="what the recorded traffic says about latency and max_tokens",
+        description="For each model: the law of its latency, how answers ended, how much of their limits they used, "
+        "how long they are, and what a cap would have saved and cut. Reads the ledger, changes nothing.",
+    )
+    advise = commands.add_parser(
+        "advise",
+        help="a policy in shadow, from the recorded traffic",
+        description="Print rules in mode shadow for each model and app, with their evidence; save them as policies.yaml.",
+    )
     # Only the command that runs pays for its imports: serve starts in a fraction of what aiohttp takes to load.
     chosen = next((word for word in (sys.argv[1:] if arguments is None else arguments) if not word.startswith("-")), "")
     if chosen == "demo":
@@ -93,10 +107,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         simulator.add_arguments(simulate)
         simulate.set_defaults(run=simulator.run)
+    elif chosen == "report":
+        from proxy.evidence import commands as evidence  # noqa: PLC0415 -- see above
+
+        evidence.add_report_arguments(report)
+        report.set_defaults(run=lambda parsed: _evidence(evidence.run_report, parsed))
+    elif chosen == "advise":
+        from proxy.evidence import commands as evidence  # noqa: PLC0415 -- see above
+
+        evidence.add_advise_arguments(advise)
+        advise.set_defaults(run=lambda parsed: _evidence(evidence.run_advise, parsed))
 
     parsed = parser.parse_args(arguments)
     try:
         code: int = parsed.run(parsed)
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        print(f'lengthwise {parsed.command} needs {error.name}: pip install "lengthwise[{extra}]"', file=sys.stderr)
+        return 2
     except KeyboardInterrupt:  # before the command could say what Ctrl-C means to it
         return 130
     return code
@@ -178,6 +208,15 @@ def _explain(arguments: argparse.Namespace, loaded: settings.Settings, policies:
         return 1
     print(f"sent     {'; '.join(told.changes) or 'as it came'}")
     return 0
+
+
+def _evidence(
+    run: Callable[[argparse.Namespace, Callable[[], Path | None]], int], arguments: argparse.Namespace
+) -> int:
+    try:
+        return run(arguments, lambda: settings.ledger_path(os.environ))
+    except SettingsError as error:
+        return _report(error)
 
 
 def _fetch_encodings(arguments: argparse.Namespace) -> int:

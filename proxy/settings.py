@@ -57,6 +57,7 @@ __all__ = [
     "UpstreamTls",
     "digest",
     "from_json",
+    "ledger_path",
     "load",
     "load_policies",
     "to_json",
@@ -435,6 +436,25 @@ def load(
     if mistakes:
         raise SettingsError(mistakes)
     return settings, policies, warnings
+
+
+def ledger_path(environ: Mapping[str, str]) -> Path | None:
+    """Where `serve`, started in the current directory, keeps its ledger; None for nowhere.
+
+    Whoever reads a ledger needs no upstream and no credential, so mistakes elsewhere in the settings do not matter here.
+
+    Raises:
+        SettingsError: with every mistake on the way to the path.
+    """
+    mistakes: list[Mistake] = []
+    document = _read_yaml(DEFAULT_FILE, mistakes) if DEFAULT_FILE.exists() else {}
+    layers = _Layers(document if isinstance(document, dict) else {}, mistakes)
+    _lay_variables(layers, environ)
+    ledger: Ledger | None = section(Ledger)(layers.document.get("ledger", {}), "ledger", mistakes)
+    mistakes = [mistake for mistake in mistakes if not mistake.path or mistake.path.startswith("ledger")]
+    if mistakes or ledger is None:
+        raise SettingsError([Mistake(mistake.path or str(DEFAULT_FILE), mistake.message) for mistake in mistakes])
+    return ledger.path
 
 
 def load_policies(path: Path, settings: Settings | None = None) -> PolicySet:

@@ -1,0 +1,149 @@
+"""`lengthwise report` and `lengthwise advise`: flags, source, and where the answer goes.
+
+Layer: evidence. What a command needs beyond the standard library (numpy, rich, plotly: the extra `report`) is imported
+when it runs, so that `--help` needs none of it.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from proxy.evidence import moments
+
+if TYPE_CHECKING:
+    from proxy.evidence.report import Report
+
+__all__ = ["add_advise_arguments", "add_report_arguments", "add_source_arguments", "run_advise", "run_report"]
+
+DefaultSource = Callable[[], Path | None]
+
+
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say which exchanges are meant."""
+    parser.add_argument(
+        "--source",
+        metavar="FILE|URL",
+        help="a ledger, or clickhouse://USER@HOST:PORT/DATABASE (password in CLICKHOUSE_PASSWORD); "
+        "default: the ledger of the settings in this directory, else lengthwise.sqlite",
+    )
+    parser.add_argument(
+        "--since", type=_moment, metavar="T", help="first moment: a date or time (UTC), or a span such as 24h, 7d"
+    )
+    parser.add_argument("--until", type=_moment, metavar="T", help="the moment after the last; like --since")
+
+
+def add_report_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `lengthwise report`."""
+    add_source_arguments(parser)
+    parser.add_argument(
+        "--by", type=_by, default=False, metavar="model[,app]", help="what makes a group (default: model)"
+    )
+    _add_caps(parser)
+    parser.add_argument("--json", metavar="FILE", help="write the figures; - writes them to standard output, alone")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots, whole in itself")
+
+
+def add_advise_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `lengthwise advise`."""
+    add_source_arguments(parser)
+    _add_caps(parser)
+
+
+def run_report(arguments: argparse.Namespace, default_source: DefaultSource) -> int:
+    """Report; 1 when there is no exchange, 2 when the source is none."""
+    from proxy.evidence import report_text  # noqa: PLC0415 -- an extra
+
+    report = _report(arguments, default_source, by_app=arguments.by)
+    if isinstance(report, int):
+        return report
+    try:
+        if arguments.html is not None:
+            from proxy.evidence import report_page  # noqa: PLC0415 -- an extra
+
+            arguments.html.write_text(report_page.page(report), encoding="utf-8")
+        if arguments.json is not None:
+            _write_json(report, arguments.json)
+    except OSError as error:
+        return _failed(f"{error.filename}: {error.strerror}", 2)
+    if arguments.json != "-":
+        report_text.show(report)
+    return 0
+
+
+def run_advise(arguments: argparse.Namespace, default_source: DefaultSource) -> int:
+    """Print a policy in shadow for each model and app; exit codes as those of `run_report`."""
+    from proxy.evidence import advise  # noqa: PLC0415 -- an extra
+
+    report = _report(arguments, default_source, by_app=True)
+    if isinstance(report, int):
+        return report
+    print(advise.policy(report), end="")
+    return 0
+
+
+def _report(arguments: argparse.Namespace, default_source: DefaultSource, *, by_app: bool) -> "Report | int":
+    """The report that is asked for, or the exit code."""
+    from proxy.evidence import report  # noqa: PLC0415 -- an extra
+    from proxy.evidence.sources import exchanges, query, source  # noqa: PLC0415 -- an extra
+
+    name = arguments.source or default_source()
+    if name is None:
+        return _failed("the settings here keep no ledger; name one with --source", 1)
+    window = query.Window(arguments.since, arguments.until)
+    try:
+        found = source.read(str(name), window)
+    except exchanges.AbsentError as error:
+        return _failed(str(error), 1)
+    except exchanges.SourceError as error:
+        return _failed(str(error), 2)
+    return report.build(found, window, arguments.caps, by_app=by_app)
+
+
+def _write_json(report: "Report", name: str) -> None:
+    import orjson  # noqa: PLC0415 -- as above
+
+    from proxy.evidence.report import as_json  # noqa: PLC0415 -- an extra
+
+    data = orjson.dumps(as_json(report), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    if name == "-":
+        sys.stdout.write(data.decode())
+    else:
+        Path(name).write_bytes(data)
+
+
+def _add_caps(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--caps", type=_caps, metavar="N,...", help="the caps to judge and advise from (default: from 64 to 8192)"
+    )
+
+
+def _moment(text: str) -> float:
+    try:
+        return moments.unix_s(text, time.time())
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no date, no time and no span such as 24h or 7d") from None
+
+
+def _caps(text: str) -> tuple[int, ...]:
+    try:
+        caps = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        caps = (0,)
+    if min(caps) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of whole numbers of at least 1, such as 128,256")
+    return caps
+
+
+def _by(text: str) -> bool:
+    names = {part.strip() for part in text.split(",")}
+    if not names <= {"model", "app"}:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither model nor model,app")
+    return "app" in names
+
+
+def _failed(message: str, code: int) -> int:
+    print(f"lengthwise: {message}", file=sys.stderr)
+    return code
