@@ -37,7 +37,7 @@ def candidates(lengths_tokens: Floats) -> list[int]:
     if not len(lengths_tokens):
         return []
     found = np.quantile(lengths_tokens, [1 - tail for tail in _TAILS])
-    return sorted({math.ceil(tokens / step) * step for tokens in found for step in (_step(tokens),)})
+    return sorted({math.ceil(max(tokens, 1) / _step(tokens)) * _step(tokens) for tokens in found})
 
 
 def _step(tokens: float) -> int:

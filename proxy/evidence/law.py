@@ -8,13 +8,12 @@ max_tokens is no effect, for those who chose the limits chose them for a reason.
 Source: ARCHITECTURE.md 7 "Times and tokens".
 """
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from proxy.evidence.blocks import LEAST_BLOCKS, Interval, blocks_of, quantile, ratio_interval
+from proxy.evidence.blocks import LEAST_BLOCKS, Interval, blocks_of, exact_sum, quantile, ratio_interval
 from proxy.evidence.cases import is_single, stays_in_laws
 from proxy.evidence.sources.exchanges import Exchanges, Floats, Mask
 
@@ -70,7 +69,7 @@ def law_of(exchanges: Exchanges) -> Law:
         n=len(steps),
         ttft_p50_s=quantile(exchanges.ttft_s[rows], 0.5),
         ttft_p95_s=quantile(exchanges.ttft_s[rows], 0.95),
-        tpot_s=math.fsum(decoding_s) / math.fsum(steps) if len(steps) else None,
+        tpot_s=exact_sum(decoding_s) / exact_sum(steps) if len(steps) else None,
         tpot_ci95=interval,
         tpot_ci_method=(
             "ratio of sums over day blocks, Student's t"
@@ -93,8 +92,8 @@ def line(x: Floats, y: Floats) -> Line | None:
     n = len(x)
     if n < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
-    mean_x, mean_y = math.fsum(x) / n, math.fsum(y) / n
+    mean_x, mean_y = float(x.mean()), float(y.mean())
     dx, dy = x - mean_x, y - mean_y
-    xx, xy, yy = math.fsum(dx * dx), math.fsum(dx * dy), math.fsum(dy * dy)
+    xx, xy, yy = float((dx * dx).sum()), float((dx * dy).sum()), float((dy * dy).sum())
     slope = xy / xx
     return Line(n, slope, mean_y - slope * mean_x, xy * xy / (xx * yy))

@@ -6,7 +6,6 @@ are not read, requests that could not be) are a group as well, so that the group
 Source: ARCHITECTURE.md 7 "Evidence".
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -181,7 +180,7 @@ def _slack(rows: Exchanges) -> Slack:
         n=len(tokens),
         utilization_p50=quantile(tokens / limits, 0.5),
         utilization_p95=quantile(tokens / limits, 0.95),
-        reserved_unused_tokens=int(math.fsum(limits - tokens)),
+        reserved_unused_tokens=int((limits - tokens).sum()),
     )
 
 

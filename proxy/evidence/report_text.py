@@ -21,8 +21,8 @@ __all__ = ["show"]
 
 _ACCENT = "bold cyan"
 _QUIET = "dim"
-_WIDEST = 110
-_WIDE = 90
+_WIDEST = 112
+_WIDE = 106
 """Columns of a terminal from which the interval has room."""
 _TOO_MUCH = 0.5
 """A cap that newly cuts more than this is nobody's choice."""

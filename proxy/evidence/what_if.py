@@ -9,13 +9,12 @@ Tokens that the stream did not show (hidden reasoning) were generated before its
 saves at least all that was streamed.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from proxy.evidence.blocks import Interval, blocks_of, quantile, total_interval
+from proxy.evidence.blocks import Interval, blocks_of, exact_sum, quantile, total_interval
 from proxy.evidence.cases import cases_of, is_single
 from proxy.evidence.sources.exchanges import Exchanges, Floats, Mask
 from proxy.record import OPAQUE
@@ -79,7 +78,7 @@ def what_if(exchanges: Exchanges, caps_tokens: Sequence[int]) -> tuple[CapOutcom
                 timed=int(timed.sum()),
                 newly_cut=int((longer & ended).sum()),
                 tokens_saved=int((rows.output_tokens[longer] - cap).sum()),
-                latency_saved_s=math.fsum(known_s) if is_known else None,
+                latency_saved_s=exact_sum(known_s[timed]) if is_known else None,
                 latency_saved_ci95=total_interval(known_s[sized], blocks) if is_known else None,
                 e2e_p95_before_s=before,
                 e2e_p95_after_s=quantile(rows.e2e_s - known_s, 0.95),

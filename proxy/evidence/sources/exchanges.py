@@ -139,12 +139,13 @@ _WORDS: Final = frozenset(column.name for column in fields(Exchanges) if column.
 def collect(batches: Iterable[Sequence[Sequence[object]]]) -> Exchanges:
     """Exchanges of rows that come in batches; a row has the values of `COLUMNS`, None where unknown."""
     parts: dict[str, list[Any]] = {name: [] for name in COLUMNS}
-    codes: dict[str, dict[str, int]] = {name: {} for name in _WORDS}
+    codes = {name: _Codes() for name in _WORDS}
     counts: list[NDArray[np.int64]] = []
     for batch in batches:
         for name, values in zip(COLUMNS, zip(*batch, strict=True), strict=False):
             if name in _WORDS:
-                parts[name].append(_coded(values, codes[name]))
+                coded = np.fromiter(map(codes[name].__getitem__, values), np.int32, len(values))
+                parts[name].append(coded)
             elif name == "checkpoints":
                 count, points = _points(values)
                 counts.append(count)
@@ -154,7 +155,7 @@ def collect(batches: Iterable[Sequence[Sequence[object]]]) -> Exchanges:
     columns: dict[str, Any] = {}
     for name, arrays in parts.items():
         if name in _WORDS:
-            columns[name] = Words(np.concatenate([np.empty(0, np.int32), *arrays]), tuple(codes[name]))
+            columns[name] = Words(np.concatenate([np.empty(0, np.int32), *arrays]), tuple(codes[name].known))
         elif name == "checkpoints":
             points = np.concatenate([np.empty((0, 2)), *arrays])
             starts = np.concatenate(([0], np.cumsum(np.concatenate([np.empty(0, np.int64), *counts]))))
@@ -165,10 +166,17 @@ def collect(batches: Iterable[Sequence[Sequence[object]]]) -> Exchanges:
     return Exchanges(**columns)
 
 
-def _coded(values: Sequence[object], codes: dict[str, int]) -> NDArray[np.int32]:
-    return np.fromiter(
-        (-1 if value is None else codes.setdefault(str(value), len(codes)) for value in values), np.int32, len(values)
-    )
+class _Codes(dict[object, int]):
+    """The code of each value of a column; a new one gets the next."""
+
+    def __init__(self) -> None:
+        super().__init__({None: -1})
+        self.known: list[str] = []
+
+    def __missing__(self, value: object) -> int:
+        self[value] = len(self.known)
+        self.known.append(str(value))
+        return self[value]
 
 
 def _numbers(values: Sequence[object]) -> Floats:
