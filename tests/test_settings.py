@@ -25,6 +25,7 @@ from proxy.settings import (
     UpstreamTls,
     digest,
     from_json,
+    ledger_path,
     load,
     load_policies,
     to_json,
@@ -821,3 +822,18 @@ def test_every_shown_policy_is_correct() -> None:
         "night": ["night-8192", "day-1024"],
         "experiment": ["slack-arms"],
     }
+
+
+def test_a_reader_finds_the_ledger_whatever_else_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No upstream and no credential is needed to know the path; a variable beats the file, no file means the default."""
+    monkeypatch.chdir(tmp_path)
+    assert ledger_path({}) == Path("lengthwise.sqlite")
+    (tmp_path / "lengthwise.yaml").write_text("upstreams: 7\nledger: {path: mine.sqlite}\n")
+    assert ledger_path({}) == Path("mine.sqlite")
+    assert ledger_path({"LENGTHWISE_LEDGER__PATH": "other.sqlite"}) == Path("other.sqlite")
+    (tmp_path / "lengthwise.yaml").write_text("ledger: {path: none}\n")
+    assert ledger_path({}) is None
+    (tmp_path / "lengthwise.yaml").write_text("ledger: {path: 7, color: red}\n")
+    with pytest.raises(SettingsError) as caught:
+        ledger_path({})
+    assert {mistake.path for mistake in caught.value.mistakes} == {"ledger.color", "ledger.path"}

@@ -83,16 +83,20 @@ def _facts(group: Group) -> Iterable[tuple[str, list[Text]]]:
         (
             "cut by the limit",
             cases.cut,
-            f"client's limit {group.cut - group.cut_by_policy:,}, policy's {group.cut_by_policy:,}",
+            f"(client's {group.cut - group.cut_by_policy:,}, policy's {group.cut_by_policy:,})",
         ),
         ("ended below a limit", cases.natural, ""),
         ("ended without a limit", cases.unlimited, ""),
-        ("unknown", cases.unknown, "errors, breaks, other ends"),
+        ("unknown", cases.unknown, "(errors, breaks, other ends)"),
     ]
     yield (
         "cases",
         [
-            _line(f"{int(mask.sum()):>7,} {wording.percent(mask.sum() / total):>6} ", words, more)
+            Text("  ").join(
+                Text(part)
+                for part in (f"{int(mask.sum()):>7,}", f"{wording.percent(mask.sum() / total):>6}", words, more)
+                if part
+            )
             for words, mask, more in parts
             if mask.any()
         ],
@@ -140,7 +144,7 @@ def _cap_table(outcomes: list[CapOutcome], width: int) -> Table:
     wide = width >= _WIDE
     headings = ["a cap of", "governs", "cuts newly", "share", "saves tokens", "saves time"]
     before = wording.seconds(outcomes[0].e2e_p95_before_s)
-    for heading in [*headings, *(["95% by days"] if wide else []), f"p95 of {before}" if wide else "p95 E2E"]:
+    for heading in [*headings, *(["95% by days"] if wide else []), f"p95 of {before}"]:
         table.add_column(heading, justify="right", no_wrap=True)
     for outcome in outcomes:
         cells = [

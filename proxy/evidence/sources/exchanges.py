@@ -110,6 +110,8 @@ class Exchanges:
     rule: Words
     action: Words
     arm: Words
+    arm_unit: Words
+    """What was assigned to its arm as one: `block:N`, or a bucket of a header's value; unknown where each exchange was alone."""
     usage_source: Words
     degraded: Words
     checkpoints: Checkpoints
