@@ -211,9 +211,8 @@ function draw(place) {
   Plotly.react(place, inked(chart.data), inked(layout), { displayModeBar: false, responsive: true, displaylogo: false });
 }
 const places = [...document.querySelectorAll("[data-chart]")];
-const near = new IntersectionObserver((seen) => seen.filter((each) => each.isIntersecting).forEach((each) => {
-  near.unobserve(each.target); each.target.dataset.drawn = "1"; draw(each.target); }), { rootMargin: "600px" });
-places.forEach((place) => near.observe(place));
-dark.addEventListener("change", () => places.filter((place) => place.dataset.drawn).forEach(draw));
-window.addEventListener("beforeprint", () => places.forEach(draw));
+// One after the other, so that the page answers the reader while the later ones are drawn.
+const draw_from = (at) => { if (at < places.length) { draw(places[at]); setTimeout(draw_from, 0, at + 1); } };
+draw_from(0);
+dark.addEventListener("change", () => places.forEach(draw));
 """

