@@ -68,11 +68,11 @@ def test_a_ledger_is_read_while_a_recorder_writes_to_it(tmp_path: Path) -> None:
 
 
 def test_reading_changes_nothing(tmp_path: Path) -> None:
-    """Not a byte of the file."""
+    """Not a byte of the file, and nothing is left beside it."""
     path = write_ledger(tmp_path / "l.sqlite", [make_row()])
     before = path.read_bytes()
     assert len(read(path, Window())) == 1
-    assert path.read_bytes() == before
+    assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [("l.sqlite", before)]
 
 
 def test_columns_of_a_later_version_are_not_in_the_way(tmp_path: Path) -> None:
