@@ -19,6 +19,7 @@ def test_without_censoring_a_quantile_is_that_of_the_sample() -> None:
     """Rounding in a long product moves none of them."""
     curve = kaplan_meier(np.arange(1.0, 1001), np.ones(1000, bool))
     assert [curve.quantile(share) for share in (0.5, 0.9, 0.95, 0.99)] == [500, 900, 950, 990]
+    assert kaplan_meier(np.arange(1.0, 11), np.ones(10, bool)).quantile(0.8) == 8
 
 
 def test_beyond_the_largest_limit_nothing_is_identified() -> None:

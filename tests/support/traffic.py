@@ -93,9 +93,9 @@ def _starts(rng: np.random.Generator, exchanges: int, days: float) -> np.ndarray
 
 
 def _load(rng: np.random.Generator, started: np.ndarray) -> np.ndarray:
-    """A factor around 1: the hour of the day, and an hourly AR(1) process."""
+    """A factor around 1: the hour of the day, and an hourly AR(1) process that a day has mostly forgotten."""
     hours = (started / 3600).astype(int)
     noise = np.zeros(hours.max() + 1)
     for hour in range(1, len(noise)):
-        noise[hour] = 0.9 * noise[hour - 1] + rng.normal(0, 0.03)
+        noise[hour] = 0.8 * noise[hour - 1] + rng.normal(0, 0.04)
     return np.clip(1 + 0.1 * np.sin(2 * np.pi * (started / DAY_S - 0.3)) + noise[hours], 0.6, 1.6)
