@@ -103,7 +103,10 @@ def _on_limits(group: Group) -> Chart | None:
         "Time against tokens that were allowed",
         note,
         traces,
-        {"xaxis": {"title": "max_tokens forwarded"}, "yaxis": {"title": "E2E, s", "rangemode": "tozero"}},
+        {
+            "xaxis": {"title": "max_tokens forwarded", "rangemode": "tozero"},
+            "yaxis": {"title": "E2E, s", "rangemode": "tozero"},
+        },
     )
 
 
@@ -137,14 +140,16 @@ def _lengths(group: Group) -> Chart | None:
     known = is_single(rows) & ~np.isnan(rows.output_tokens)
     ended = group.cases.ended_by_model
     longest, outside = _frame(rows.output_tokens[known])
-    edges = np.linspace(0, longest, _BINS + 1)
+    framed = known & (rows.output_tokens <= longest)
+    step = math.ceil(longest / _BINS)  # whole tokens in each bar, so that none is favoured
+    edges = np.arange(0, longest + step, step) - 0.5
     middle, width = (edges[:-1] + edges[1:]) / 2, edges[1] - edges[0]
     traces: list[dict[str, Any]] = [
         {
             "type": "bar",
             "name": name,
             "x": _rounded(middle),
-            "y": np.histogram(rows.output_tokens[known & chosen], edges)[0].tolist(),
+            "y": np.histogram(rows.output_tokens[framed & chosen], edges)[0].tolist(),
             "width": float(width) * 0.94,
             "marker": {"color": color, "opacity": opacity},
             "hovertemplate": "about %{x:,.0f} tokens: %{y:,}<extra></extra>",
@@ -222,7 +227,7 @@ def _caps(group: Group) -> Chart | None:
         }
     layout: dict[str, Any] = {
         "xaxis": {"title": "cap, tokens", "type": "log", "tickvals": [64 * 2**k for k in range(9)]},
-        "yaxis": {"tickformat": ".0%", "rangemode": "tozero"},
+        "yaxis": {"tickformat": ".2~p", "rangemode": "tozero"},
     }
     if group.advice.cap_tokens:
         x = math.log10(group.advice.cap_tokens)
