@@ -80,7 +80,6 @@ def _finish_vllm(python: Path) -> None:
 
 
 PARTS = (
-    Part("chdb", (("chdb>=4,<5",),)),
     Part("clients", (("anthropic>=2,<3", "langchain-openai>=1.7,<2", "pydantic-ai-slim[openai]>=2.60,<3"),)),
     Part("litellm", (("litellm>=1.90,<2",),)),
     Part(

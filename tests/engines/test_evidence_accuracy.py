@@ -16,6 +16,8 @@ from tests.support.exchanges import exchanges_of
 from tests.support.ledgers import write_ledger
 from tests.support.traffic import ledger_rows
 
+pytestmark = pytest.mark.engines
+
 WEEKS = 200
 
 

@@ -17,6 +17,8 @@ from tests.engines.install import command
 from tests.support.ledgers import DAY_S, STARTED_AT, make_row, write_ledger
 from tests.support.traffic import ledger_rows
 
+pytestmark = pytest.mark.engines
+
 ODD = [
     dict.fromkeys(make_row())
     | {"started_at": STARTED_AT + 5, "end": "broken", "dialect": "opaque", "stream": 0}
@@ -37,9 +39,9 @@ def rows() -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def clickhouse(rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a ClickHouse that holds the rows."""
-    python = command("chdb", "python")
+    python = command("clickhouse", "python")
     if python is None:
-        pytest.skip("chdb is not installed: python tests/engines/install.py chdb")
+        pytest.skip("chdb is not installed: python tests/engines/install.py clickhouse")
     path = tmp_path_factory.mktemp("chdb") / "rows.json"
     path.write_text("".join(json.dumps({name: row.get(name) for name in COLUMNS}) + "\n" for row in rows))
     script = Path(__file__).with_name("chdb_server.py")

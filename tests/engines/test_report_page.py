@@ -16,6 +16,8 @@ from tests.support.exchanges import exchanges_of
 from tests.support.ledgers import make_row
 from tests.support.traffic import ledger_rows
 
+pytestmark = pytest.mark.engines
+
 QUIET = [
     "--headless",
     "--no-sandbox",

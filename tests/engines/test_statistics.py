@@ -13,6 +13,8 @@ from proxy.evidence.law import line
 from proxy.evidence.survival import kaplan_meier
 from tests.engines.install import command
 
+pytestmark = pytest.mark.engines
+
 DEGREES = [1, 2, 3, 6, 29, 89, 364, 1000]
 
 
