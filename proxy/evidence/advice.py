@@ -1,6 +1,7 @@
 """Which cap to try: the smallest one that saves something and is unlikely to cut more than the risk allows.
 
-Layer: evidence. The risk is judged by the upper end of its interval, so that few exchanges advise nothing.
+Layer: evidence. The risk is judged by the upper end of its interval, so that few exchanges advise nothing. An answer that its limit cut
+already counts as cut when the cap would cut it shorter: how long it would have been nobody knows, and it loses more.
 """
 
 import math
@@ -17,7 +18,7 @@ from proxy.evidence.what_if import CapOutcome
 __all__ = ["LARGEST_RISK", "Advice", "advise", "candidates"]
 
 LARGEST_RISK: Final = 0.02
-"""Share of whole answers that a cap may newly cut."""
+"""Share of whole answers that a cap may cut, newly or shorter."""
 _TAILS: Final = (0.03, 0.02, 0.015, 0.01, 0.005, 0.002)
 """Shares of answers that a cap worth trying leaves beyond it."""
 
@@ -28,7 +29,7 @@ class Advice:
 
     cap_tokens: int | None
     risk: float | None
-    """Share of the whole answers that it would newly have cut; None without a cap."""
+    """Share of the whole answers that it would have cut, newly or shorter; None without a cap."""
     reason: str
 
 
@@ -80,19 +81,19 @@ def _advise(outcomes: Sequence[CapOutcome], known: int, output_tokens: int, rese
             "no cap that was judged would have shortened an answer: these end by themselves, and a limit that is never "
             f"reached changes next to nothing{unused if reserved_unused_tokens > 0 else ''}"
         )
-    safe = [outcome for outcome in saving if share_upper(outcome.newly_cut, known) <= LARGEST_RISK]
+    safe = [outcome for outcome in saving if share_upper(outcome.longer, known) <= LARGEST_RISK]
     if not safe:
         least = saving[-1]
         return _none(
-            f"every cap that saves anything cuts too much: {least.cap_tokens:,} would newly have cut {least.newly_cut:,} of "
-            f"{known:,} answers, and at most {LARGEST_RISK:.0%} (upper end of the interval) is allowed"
+            f"every cap that saves anything cuts too much: {least.cap_tokens:,} would have cut {least.longer:,} of "
+            f"{known:,} answers, {least.newly_cut:,} of them newly, and at most {LARGEST_RISK:.0%} (upper end of the interval) is allowed"
         )
     best = safe[0]
     return Advice(
         best.cap_tokens,
-        best.newly_cut_share,
+        best.longer / best.complete,
         f"would have saved {best.tokens_saved:,} of {output_tokens:,} tokens ({best.tokens_saved / output_tokens:.1%}) and "
-        f"newly cut {best.newly_cut:,} of {known:,} answers",
+        f"cut {best.longer:,} of {known:,} answers, {best.newly_cut:,} of them newly",
     )
 
 

@@ -51,7 +51,7 @@ def _rule(group: Group, title: str, rule_name: str) -> Iterator[str]:
     outcome = next(each for each in group.what_if if each.cap_tokens == advice.cap_tokens)
     evidence = [
         f"{title}: {group.complete:,} whole answers (n) over {group.law.blocks:,} days of streamed ones.",
-        f"Risk: {outcome.newly_cut:,} of {outcome.complete:,} answers newly cut ({wording.percent(advice.risk)}).",
+        f"Risk: {outcome.longer:,} of {outcome.complete:,} answers cut ({wording.percent(advice.risk)}), {outcome.newly_cut:,} of them newly.",
         (
             f"Saving: {outcome.tokens_saved:,} tokens; {wording.seconds(outcome.latency_saved_s)} of waiting in all, known for "
             f"{outcome.timed:,} of {outcome.longer:,} longer answers (95% interval: {wording.span(outcome.latency_saved_ci95)})."

@@ -7,8 +7,11 @@ from proxy.evidence.advice import LARGEST_RISK, Advice, advise, candidates
 from proxy.evidence.what_if import CapOutcome
 
 
-def _outcome(cap: int, newly_cut: int, tokens_saved: int, complete: int = 1000) -> CapOutcome:
-    return CapOutcome(cap, complete, complete, newly_cut, newly_cut, newly_cut, tokens_saved, 1.0, None, 9.0, 8.0)
+def _outcome(
+    cap: int, longer: int, tokens_saved: int, complete: int = 1000, newly_cut: int | None = None
+) -> CapOutcome:
+    newly = longer if newly_cut is None else newly_cut
+    return CapOutcome(cap, complete, complete, longer, longer, newly, tokens_saved, 1.0, None, 9.0, 8.0)
 
 
 def _advised(*outcomes: CapOutcome, known: int = 1000, reasoning: int = 0) -> Advice:
@@ -19,7 +22,16 @@ def test_the_smallest_cap_within_the_risk_is_advised() -> None:
     """256 saves more but cuts 2%, whose upper end is above 2%; 512 is the next one."""
     found = _advised(_outcome(1024, 1, 200), _outcome(256, 20, 9000), _outcome(512, 5, 1500))
     assert found == Advice(
-        512, 0.005, "would have saved 1,500 of 100,000 tokens (1.5%) and newly cut 5 of 1,000 answers"
+        512, 0.005, "would have saved 1,500 of 100,000 tokens (1.5%) and cut 5 of 1,000 answers, 5 of them newly"
+    )
+
+
+def test_an_answer_that_is_cut_already_may_not_be_cut_shorter() -> None:
+    """A fifth of the answers ended at a limit above the cap: none is newly cut, and all of them would lose more."""
+    found = _advised(_outcome(512, 200, 9000, newly_cut=0))
+    assert (found.cap_tokens, "512 would have cut 200 of 1,000 answers, 0 of them newly" in found.reason) == (
+        None,
+        True,
     )
 
 

@@ -41,7 +41,7 @@ def test_a_rule_in_shadow_with_its_evidence() -> None:
     assert (rule.match.model.pattern, rule.match.app.pattern) == (r"(?s:gpt\-4o)\Z", r"(?s:search)\Z")
     comments = _comments(text)
     assert "500 whole answers (n)" in comments
-    assert "Risk: 1 of 500 answers newly cut (0.2%)." in comments
+    assert "Risk: 1 of 500 answers cut (0.2%), 1 of them newly." in comments
     assert (
         "Saving: 272 tokens; 2.72 s of waiting in all, known for 1 of 1 longer answers (95% interval: 0 ms to"
         in comments
