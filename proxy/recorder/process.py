@@ -20,8 +20,6 @@ from functools import partial
 from typing import Any, Final
 
 import orjson
-from opentelemetry.exporter.prometheus import PrometheusMetricReader
-from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from prometheus_client import CollectorRegistry
@@ -30,10 +28,13 @@ from proxy.errors import SettingsError
 from proxy.policy import rules
 from proxy.record import ExchangeRecord
 from proxy.recorder import admin, export, semconv, tokens
+from proxy.recorder.exposition import Exposition
 from proxy.recorder.intake import Intake
 from proxy.recorder.learned import Learned, LearnedPolicy
 from proxy.recorder.ledger import Ledger, LedgerError
 from proxy.recorder.metrics import Metrics
+from proxy.recorder.otlp import MetricSnapshots, SpanEncoder
+from proxy.recorder.series import Instrument, Observed
 from proxy.recorder.spans import SpanForm, spans_of
 from proxy.recorder.tokens import TokenCounter
 from proxy.recorder.workers import Workers
@@ -97,32 +98,33 @@ class Recorder:
         self._counter = TokenCounter(partial(tokens.load, self._vocabularies))
         self.intake = Intake(self.process, self.workers, self._counter)
         self.failed_records = 0
-        self.registry = CollectorRegistry() if telemetry.prometheus else None
         self._exports = {
             signal_name: export.ExportCounts(signal_name, export.protocol_of(signal_name, environ))
             for signal_name, sink in (("traces", telemetry.traces), ("metrics", telemetry.metrics))
             if sink == "otlp" and export.configured(signal_name, environ)
         }
         resource = _resource(telemetry, init.version, environ)
-        self._form = SpanForm(
-            resource,
-            InstrumentationScope(semconv.SCOPE, init.version, semconv.SCHEMA_URL),
-            telemetry.genai,
-            frozenset(telemetry.compat),
-        )
-        self._outlet = export.SpanOutlet(self._exports["traces"], environ) if "traces" in self._exports else None
-        readers: list[MetricReader] = []
-        if self.registry is not None:
-            readers.append(PrometheusMetricReader(registry=self.registry, scope_info_enabled=False))
-        if "metrics" in self._exports:
-            readers.append(export.metric_reader(self._exports["metrics"], environ))
-        self._ledger, self._ledger_error = _open_ledger(init.settings)
-        self.learned = Learned(init.learned, self._ledger.answers if self._ledger is not None else lambda *_: ())
-        self._metrics = (
-            Metrics(readers, resource, init.version, self.workers, telemetry.models, policy=self._policy_state)
-            if readers
+        scope = InstrumentationScope(semconv.SCOPE, init.version, semconv.SCHEMA_URL)
+        self._form = SpanForm(telemetry.genai, frozenset(telemetry.compat))
+        self._encoder = SpanEncoder(resource, scope)
+        self._outlet = (
+            export.SpanOutlet(self._exports["traces"], self._encoder.request, environ)
+            if "traces" in self._exports
             else None
         )
+        metrics = Metrics(self.workers, telemetry.models)
+        instruments = (*metrics.instruments, *self._own_instruments())
+        self._metrics = metrics if telemetry.prometheus or "metrics" in self._exports else None
+        self.registry = CollectorRegistry() if telemetry.prometheus else None
+        if self.registry is not None:
+            self.registry.register(Exposition(instruments, resource.attributes))
+        self._metric_outlet: export.MetricOutlet | None = None
+        if "metrics" in self._exports:
+            preference = environ.get("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "")
+            snapshots = MetricSnapshots(instruments, resource, scope, preference, time.time_ns())
+            self._metric_outlet = export.MetricOutlet(self._exports["metrics"], snapshots.take, environ)
+        self._ledger, self._ledger_error = _open_ledger(init.settings)
+        self.learned = Learned(init.learned, self._ledger.answers if self._ledger is not None else lambda *_: ())
         self.intake.greet = self._greet
         if not self._exports and "otlp" in {telemetry.traces, telemetry.metrics}:
             log.info("no OTLP endpoint is configured (OTEL_EXPORTER_OTLP_ENDPOINT): no spans or metrics are exported")
@@ -134,7 +136,7 @@ class Recorder:
                 if self._metrics is not None:
                     self._metrics.record(record)
                 if self._outlet is not None:
-                    self._outlet.put(spans_of(record, self._form))
+                    self._outlet.put([self._encoder.span(span) for span in spans_of(record, self._form)])
             except Exception:  # noqa: BLE001 -- one record must not cost the others; its text could hold anything
                 self.failed_records += 1
         if self._ledger is not None:
@@ -175,6 +177,57 @@ class Recorder:
             oldest_unix_s = time.time() - self._init.settings.ledger.keep_days * _DAY_S
             more = self._ledger.forget(oldest_unix_s)
             await asyncio.sleep(_SLICE_PAUSE_S if more else _HOUR_S)
+
+    async def export_metrics(self) -> None:
+        """Send the metrics over OTLP, each time they are due, if anybody wants them."""
+        if self._metric_outlet is not None:
+            await self._metric_outlet.run()
+
+    def _own_instruments(self) -> tuple[Instrument, ...]:
+        """What the recorder tells about itself, by way of whatever still works."""
+        return (
+            Observed(
+                semconv.LENGTHWISE_EXPORT_ITEMS,
+                "{item}",
+                "Spans, and collections of metrics, by what became of them.",
+                ("signal", "outcome"),
+                lambda: [
+                    ((name, outcome), count)
+                    for name, counts in self._exports.items()
+                    for outcome, count in counts.outcomes().items()
+                ],
+            ),
+            Observed(
+                semconv.LENGTHWISE_LEDGER_ROWS,
+                "{row}",
+                "Rows of the ledger, by what became of them.",
+                ("outcome",),
+                lambda: (
+                    [
+                        (("written",), self._ledger.written),
+                        (("failed",), self._ledger.failed),
+                    ]
+                    if self._ledger
+                    else []
+                ),
+            ),
+            Observed(
+                semconv.LENGTHWISE_WORKERS_CONNECTED,
+                "{worker}",
+                "Relay workers that hand their records over.",
+                (),
+                lambda: [((), sum(worker.alive for worker in self.workers))],
+                monotonic=False,
+            ),
+            Observed(
+                semconv.LENGTHWISE_POLICY_BROKEN,
+                "{file}",
+                "1 while the policies file is refused and the last good one is in force.",
+                (),
+                lambda: [((), int(self.policy.get("error") is not None))],
+                monotonic=False,
+            ),
+        )
 
     def status(self) -> dict[str, object]:
         """What `/status` answers."""
@@ -229,9 +282,8 @@ class Recorder:
         if self._ledger is not None:
             self._ledger.close()
         ends = [] if self._outlet is None else [self._outlet.shutdown]
-        if self._metrics is not None:
-            metrics = self._metrics
-            ends.append(lambda: metrics.shutdown(within_s * 1000))
+        if self._metric_outlet is not None:
+            ends.append(self._metric_outlet.last())
         return export.run_bounded(ends, within_s)
 
 
@@ -256,6 +308,7 @@ async def run(control: socket.socket, environ: Mapping[str, str]) -> int:
         loop.create_task(_obey(reader, recorder, leave)),
         loop.create_task(recorder.housekeep()),
         loop.create_task(recorder.teach()),
+        loop.create_task(recorder.export_metrics()),
     ]
     writer.write(b'{"ready":true}\n')
     await leave.wait()

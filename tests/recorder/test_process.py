@@ -111,12 +111,15 @@ def test_every_metric_of_the_contract_is_scraped(start: Start) -> None:
         "lengthwise_records_dropped_total",
         "lengthwise_connections_malformed_total",
         "lengthwise_exchanges_active",
-        "lengthwise_policy_error",
-        "lengthwise_workers_ready",
+        "lengthwise_ledger_rows_total",
+        "lengthwise_workers_connected",
+        "lengthwise_policy_broken",
     }
     assert samples["lengthwise_records_dropped_total"] == 4
     assert samples["lengthwise_exchanges_active"] == 2
-    assert samples["lengthwise_workers_ready"] == 1
+    assert samples['lengthwise_ledger_rows_total{outcome="written"}'] == 2
+    assert samples["lengthwise_workers_connected"] == 1
+    assert samples["lengthwise_policy_broken"] == 0
 
 
 def test_status_says_everything(start: Start) -> None:
@@ -131,7 +134,7 @@ def test_status_says_everything(start: Start) -> None:
     totals = {"exchanges": 9, "exchanges_active": 1, "records_dropped": 2, "connections_malformed": 5}
     worker.say({"totals": totals | {"policy_digest": "abc"}})
     worker.raw(b"nonsense\n")
-    worker.send([make_record(sampled=False), make_record(id="lw_2", sampled=False, trace_id="none")])
+    worker.send([make_record(sampled=False), make_record(id="lw_2", trace_id="none")])
     expected = {
         "version": VERSION,
         "settings": {"digest": host.status()["settings"]["digest"]},
@@ -154,7 +157,14 @@ def test_status_says_everything(start: Start) -> None:
         "laws": [],
         "encodings": [],
         "export": {
-            "traces": {"protocol": "http/protobuf", "exported": 0, "failed": 0, "dropped": 0, "last_failure": None}
+            "traces": {
+                "protocol": "http/protobuf",
+                "exported": 0,
+                "failed": 0,
+                "dropped": 0,
+                "failing": False,
+                "last_failure": None,
+            }
         },
         "ledger": {"path": str(host.ledger_path), "written": 2, "failed": 0, "error": None},
     }
