@@ -4,7 +4,6 @@ Exit codes: 0 ok, 1 a finding or a failure, 2 usage or configuration; 130 interr
 """
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -29,6 +28,8 @@ _FLAGS = {
     "policies": ("FILE", "rules"),
     "ledger": ("FILE", "SQLite file for the records; none: no ledger"),
     "workers": ("N", "relay processes, or auto"),
+    "log-level": ("LEVEL", "debug, info, warning or error"),
+    "log-format": ("FORMAT", "console or json"),
 }
 
 
@@ -104,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _load(arguments: argparse.Namespace) -> tuple[settings.Settings, PolicySet]:
     loaded, policies, warnings = settings.load(
-        arguments.config, {name: getattr(arguments, name) for name in _FLAGS}, os.environ
+        arguments.config, {name: getattr(arguments, name.replace("-", "_")) for name in _FLAGS}, os.environ
     )
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -112,11 +113,11 @@ def _load(arguments: argparse.Namespace) -> tuple[settings.Settings, PolicySet]:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    from proxy import supervisor  # noqa: PLC0415 -- `check` needs no processes
+    from proxy import logs, supervisor  # noqa: PLC0415 -- `check` needs no processes
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         loaded, policies = _load(arguments)
+        logs.configure(loaded.logs, "supervisor")
         supervisor.run(loaded, policies, lambda line: print(line, flush=True))
     except SettingsError as error:
         return _report(error)

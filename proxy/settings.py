@@ -12,6 +12,7 @@ Source: ARCHITECTURE.md 7 "Settings"; YAML 1.2 core schema, narrowed to what JSO
 
 import hashlib
 import ipaddress
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -50,6 +51,7 @@ __all__ = [
     "Ledger",
     "Limits",
     "ListenTls",
+    "Logs",
     "Settings",
     "Telemetry",
     "Timeouts",
@@ -66,6 +68,7 @@ DEFAULT_FILE = Path("lengthwise.yaml")
 """Read when no file is named and this one exists in the current directory."""
 
 _PREFIX = "LENGTHWISE_"
+_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 _ADDRESS = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>\d{1,5})", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 _VISIBLE = re.compile(r"[!-~]+")
@@ -119,10 +122,23 @@ def _is_host(host: str) -> bool:
 
 def _workers(value: object, path: str, mistakes: list[Mistake]) -> Any:
     if value == "auto":
-        return os.cpu_count() or 1
+        return _processors()
     if type(value) is not int:
         return wrong("a whole number of at least 1, or auto", value, path, mistakes)
     return integer(1)(value, path, mistakes)
+
+
+def _processors() -> int:
+    """Processors that this process may use: its affinity, less where its control group has a quota (Linux, cgroup v2)."""
+    try:
+        count = len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        count = os.cpu_count() or 1
+    try:
+        quota_us, period_us = _CPU_MAX.read_text(encoding="ascii").split()
+        return max(1, min(count, math.ceil(int(quota_us) / int(period_us))))
+    except (OSError, ValueError):  # no such file, or `max`
+        return count
 
 
 def _path(value: object, path: str, mistakes: list[Mistake]) -> Any:
@@ -327,6 +343,16 @@ class Ledger:
 
 
 @dataclass(frozen=True, slots=True)
+class Logs:
+    """What is written to stderr."""
+
+    level: str = member("info", one_of("debug", "info", "warning", "error"))
+    format: str = member("console", one_of("console", "json"))
+    exchanges: bool = member(False, boolean)
+    """True: one line for each exchange, without content."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that the file, variables and flags can say. Paths are absolute once loaded."""
 
@@ -347,6 +373,7 @@ class Settings:
     limits: Limits = member(Limits(), section(Limits))
     telemetry: Telemetry = member(Telemetry(), section(Telemetry))
     ledger: Ledger = member(Ledger(), section(Ledger))
+    logs: Logs = member(Logs(), section(Logs))
 
 
 def to_json(settings: Settings) -> bytes:
@@ -389,6 +416,8 @@ _FLAGS = {
     "policies": ("policies",),
     "ledger": ("ledger", "path"),
     "workers": ("workers",),
+    "log-level": ("logs", "level"),
+    "log-format": ("logs", "format"),
 }
 
 
@@ -399,7 +428,7 @@ def load(
 
     Args:
         config: The settings file; None takes `lengthwise.yaml` of the current directory if there is one.
-        flags: `listen`, `admin`, `upstream`, `policies`, `ledger`, `workers` as typed; None is not given.
+        flags: by their names without dashes in front, such as `listen` or `log-level`, as typed; None is not given.
         environ: The environment.
 
     Raises:

@@ -24,6 +24,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from prometheus_client import CollectorRegistry
 
+from proxy import logs
 from proxy.errors import SettingsError
 from proxy.policy import rules
 from proxy.record import ExchangeRecord
@@ -137,6 +138,8 @@ class Recorder:
                     self._metrics.record(record)
                 if self._outlet is not None:
                     self._outlet.put([self._encoder.span(span) for span in spans_of(record, self._form)])
+                if self._init.settings.logs.exchanges:
+                    _log_exchange(record)
             except Exception:  # noqa: BLE001 -- one record must not cost the others; its text could hold anything
                 self.failed_records += 1
         if self._ledger is not None:
@@ -299,6 +302,8 @@ async def run(control: socket.socket, environ: Mapping[str, str]) -> int:
     except Exception as error:  # noqa: BLE001 -- whatever is wrong with it, its text may hold a credential
         log.error("the control channel gave no settings (%s)", type(error).__name__)  # noqa: TRY400 -- likewise
         return 2
+    logs.configure(init.settings.logs, "recorder")
+    loop.set_exception_handler(logs.report)
     leave = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, leave.set)
     recorder = Recorder(init, environ)
@@ -337,6 +342,31 @@ async def _obey(reader: asyncio.StreamReader, recorder: Recorder, leave: asyncio
     except (OSError, ValueError):
         log.warning("the control channel broke")
     leave.set()
+
+
+def _log_exchange(record: ExchangeRecord) -> None:
+    """One line of what the ledger's row says, for those who read logs."""
+    decision = record.decision
+    fields = {
+        "id": record.id,
+        "app": record.app,
+        "upstream": record.upstream,
+        "dialect": record.request.dialect,
+        "model": record.request.model,
+        "stream": record.streamed,
+        "status": record.status,
+        "end": record.end.value,
+        "error_type": record.error_type,
+        "rule": decision.rule,
+        "action": decision.action.value,
+        "requested_max_tokens": record.request.requested_max_tokens,
+        "forwarded_max_tokens": decision.forwarded_max_tokens,
+        "output_tokens": record.output_tokens,
+        "ttft_s": record.ttft_s,
+        "e2e_s": record.e2e_s,
+        "trace_id": record.trace_id,
+    }
+    log.info("exchange", extra={"fields": {name: value for name, value in fields.items() if value is not None}})
 
 
 def _inherited(fd: int) -> socket.socket:

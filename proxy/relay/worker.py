@@ -10,13 +10,13 @@ import logging
 import os
 import socket
 import ssl
-import traceback
 from collections.abc import Sequence
 from time import monotonic_ns
 from typing import Any, cast
 
 import orjson
 
+from proxy import logs
 from proxy.policy import rules
 from proxy.policy.live import Live
 from proxy.policy.rules import PolicySet
@@ -229,22 +229,13 @@ class _Control(asyncio.Protocol):
             self.init.cancel()
 
 
-def _report(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log an error that no callback caught by its type and place; its text may quote what was in our hands."""
-    error = context.get("exception")
-    if isinstance(error, OSError):
-        return  # a peer that is gone is no mistake of ours, and its exchange has its end
-    frames = traceback.extract_tb(error.__traceback__) if error is not None else []
-    place = f"{frames[-1].name}, line {frames[-1].lineno}" if frames else "unknown place"
-    _log.error("internal error: %s in %s", type(error).__name__, place)
-
-
 async def _serve(control_fd: int) -> None:
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(_report)
+    loop.set_exception_handler(logs.report)
     _, control = await loop.create_connection(_Control, sock=socket.socket(fileno=control_fd))
     init = await control.init
     settings = from_json(orjson.dumps(init["settings"]))
+    logs.configure(settings.logs, f"worker {init['index']}")
     worker: Worker | None = None
 
     def totals() -> dict[str, Any]:
@@ -277,7 +268,6 @@ async def _serve(control_fd: int) -> None:
 
 def run(control_fd: int) -> None:
     """Run a worker until it is told to leave."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(control_fd))
 
