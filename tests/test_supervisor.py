@@ -20,6 +20,7 @@ import aiohttp
 import certifi
 import pytest
 
+from proxy.handover import Listeners
 from proxy.lab.simulator import SimulatorOptions, make_app
 from proxy.lab.simulator import serving as simulating
 from proxy.policy.rules import EMPTY, PolicySet
@@ -519,7 +520,7 @@ async def looking(settings: Settings, policies: PolicySet, folder: Path) -> Asyn
         telemetry=Telemetry(traces="none", metrics="none"),
     )
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        supervisor = _Supervisor(quiet, policies, listener, str(folder))
+        supervisor = _Supervisor(quiet, policies, Listeners(listener, listener, {}), str(folder))
         await asyncio.sleep(0)  # each child's task has asked for its process
         try:
             yield supervisor
@@ -712,7 +713,7 @@ async def test_children_that_are_only_being_started_leave_too(tmp_path: Path, ca
         timeouts=Timeouts(drain_s=0.1), ledger=Ledger(None), telemetry=Telemetry(traces="none", metrics="none")
     )
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        started = _Supervisor(settings, EMPTY, listener, str(tmp_path))
+        started = _Supervisor(settings, EMPTY, Listeners(listener, listener, {}), str(tmp_path))
         await asyncio.sleep(0)  # each child's task has asked for its process
         assert [child.process for child in (*started.workers, started.recorder)] == [None, None]
         await started.leave()

@@ -6,7 +6,7 @@ bounded by configuration or by the first names seen; ids, keys, paths and raw li
 Source: ARCHITECTURE.md 7 "Metrics"; semantic-conventions v1.41.1 docs/gen-ai/gen-ai-metrics.md.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from proxy.record import OPAQUE, End, ExchangeRecord
 from proxy.recorder import semconv as names
@@ -70,7 +70,19 @@ class Names:
 class Metrics:
     """The instruments of one recorder."""
 
-    def __init__(self, workers: Workers, models: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        workers: Workers,
+        models: Iterable[str] = (),
+        policy: Callable[[], tuple[bool, Sequence[tuple[str, bool]]]] = lambda: (False, ()),
+    ) -> None:
+        """Make the instruments.
+
+        Args:
+            workers: Their totals.
+            models: Models that may be labels; empty: the first seen.
+            policy: Whether the rules on disk are broken, and (rule, armed) of every enforcing rule.
+        """
         self._models = Names(models)
         self._response_models = Names()
         self._error_types = Names(other="_OTHER")
@@ -177,6 +189,22 @@ class Metrics:
                 "Exchanges in progress.",
                 (),
                 lambda: [((), workers.totals.exchanges_active)],
+                monotonic=False,
+            ),
+            Observed(
+                names.LENGTHWISE_POLICY_RULE_ARMED,
+                "{rule}",
+                "1 while an enforcing rule enforces, 0 while it is disarmed.",
+                ("rule",),
+                lambda: [((rule,), int(armed)) for rule, armed in policy()[1]],
+                monotonic=False,
+            ),
+            Observed(
+                names.LENGTHWISE_POLICY_ERROR,
+                "{file}",
+                "1 while the rules on disk are broken and the last good ones stay.",
+                (),
+                lambda: [((), int(policy()[0]))],
                 monotonic=False,
             ),
         )

@@ -46,6 +46,7 @@ __all__ = ["Init", "Recorder", "run"]
 _LEAVE_S: Final = 2.7
 _DRAIN_S: Final = 1.2
 """Part of it for what workers have sent already; they are gone by then, so this ends with the backlog."""
+_BEAT_S: Final = 0.5
 _TEACH_S: Final = 1.0
 _HOUR_S: Final = 3600.0
 _SLICE_PAUSE_S: Final = 0.01
@@ -67,6 +68,7 @@ class Init:
     admin_fd: int
     version: str
     settings_digest: str
+    supervisor_pid: int
 
     @classmethod
     def read(cls, line: bytes) -> "Init":
@@ -84,6 +86,7 @@ class Init:
             init["admin_fd"],
             init["version"],
             init["settings_digest"],
+            init["supervisor_pid"],
         )
 
 
@@ -113,7 +116,7 @@ class Recorder:
             if "traces" in self._exports
             else None
         )
-        metrics = Metrics(self.workers, telemetry.models)
+        metrics = Metrics(self.workers, telemetry.models, self._policy_state)
         instruments = (*metrics.instruments, *self._own_instruments())
         self._metrics = metrics if telemetry.prometheus or "metrics" in self._exports else None
         self.registry = CollectorRegistry() if telemetry.prometheus else None
@@ -222,14 +225,6 @@ class Recorder:
                 lambda: [((), sum(worker.alive for worker in self.workers))],
                 monotonic=False,
             ),
-            Observed(
-                semconv.LENGTHWISE_POLICY_BROKEN,
-                "{file}",
-                "1 while the policies file is refused and the last good one is in force.",
-                (),
-                lambda: [((), int(self.policy.get("error") is not None))],
-                monotonic=False,
-            ),
         )
 
     def status(self) -> dict[str, object]:
@@ -237,6 +232,7 @@ class Recorder:
         totals, armed = self.workers.totals, self.learned.rules_status()
         return {
             "version": self._init.version,
+            "supervisor_pid": self._init.supervisor_pid,
             "settings": {"digest": self._init.settings_digest},
             "policy": self.policy | {"rules": [rule | armed.get(rule["name"], {}) for rule in self.policy["rules"]]},
             "workers": [
@@ -314,9 +310,14 @@ async def run(control: socket.socket, environ: Mapping[str, str]) -> int:
         loop.create_task(recorder.housekeep()),
         loop.create_task(recorder.teach()),
         loop.create_task(recorder.export_metrics()),
+        loop.create_task(_beat(writer)),
     ]
     writer.write(b'{"ready":true}\n')
     await leave.wait()
+    if tasks[0].done() and not tasks[0].result():
+        log.warning("the supervisor is gone: leaving when its workers have drained")
+        drain_s = init.settings.timeouts.drain_s
+        await recorder.intake.drain(None if drain_s is None else drain_s + _LEAVE_S)
     deadline_s = time.monotonic() + _LEAVE_S
     await recorder.intake.drain(_DRAIN_S)
     for task in tasks:
@@ -330,18 +331,28 @@ async def run(control: socket.socket, environ: Mapping[str, str]) -> int:
     return 0
 
 
-async def _obey(reader: asyncio.StreamReader, recorder: Recorder, leave: asyncio.Event) -> None:
-    """Take the supervisor's lines until it closes the channel."""
+async def _obey(reader: asyncio.StreamReader, recorder: Recorder, leave: asyncio.Event) -> bool:
+    """Take the supervisor's lines until it closes the channel; True when it said so before."""
+    told = False
     try:
         while line := await reader.readline():
             with contextlib.suppress(ValueError, LookupError, TypeError, SettingsError):
                 message = orjson.loads(line)
                 if "leave" in message:
+                    told = True
                     break
                 recorder.take_policy(message)
     except (OSError, ValueError):
         log.warning("the control channel broke")
     leave.set()
+    return told
+
+
+async def _beat(writer: asyncio.StreamWriter) -> None:
+    """Tell the supervisor that this process does not hang."""
+    while True:
+        await asyncio.sleep(_BEAT_S)
+        writer.write(b'{"heartbeat":true}\n')
 
 
 def _log_exchange(record: ExchangeRecord) -> None:

@@ -114,7 +114,6 @@ LENGTHWISE_EXCHANGES_ACTIVE: Final = "lengthwise.exchanges.active"
 LENGTHWISE_EXPORT_ITEMS: Final = "lengthwise.export.items"
 LENGTHWISE_LEDGER_ROWS: Final = "lengthwise.ledger.rows"
 LENGTHWISE_WORKERS_CONNECTED: Final = "lengthwise.workers.connected"
-LENGTHWISE_POLICY_BROKEN: Final = "lengthwise.policy.broken"
 
 _TEXT_COMPLETION = "text_completion"
 

@@ -217,6 +217,8 @@ class _Control(asyncio.Protocol):
                 # One reference: an exchange reads it once, so it is judged by one version.
                 self.worker.policies = rules.parse(message["policy"])
             elif "leave" in message:
+                if "intake" in message and self.worker is not None:
+                    self.worker.outbox.move(message["intake"])
                 self.leave.set()
             elif "hurry" in message and self.worker is not None:
                 self.worker.hurry.set()

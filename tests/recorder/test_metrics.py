@@ -28,7 +28,13 @@ OBSERVED = (
 """What is read from the workers' totals at each collection."""
 
 
-OBSERVED = {"lengthwise.records.dropped", "lengthwise.connections.malformed", "lengthwise.exchanges.active"}
+OBSERVED = {
+    "lengthwise.records.dropped",
+    "lengthwise.connections.malformed",
+    "lengthwise.exchanges.active",
+    "lengthwise.policy.rule.armed",
+    "lengthwise.policy.error",
+}
 
 
 class Meter:
@@ -36,7 +42,7 @@ class Meter:
 
     def __init__(self, *models: str) -> None:
         self.workers = Workers()
-        self.metrics = Metrics(self.workers, models)
+        self.metrics = Metrics(self.workers, models, lambda: (True, [("a", True), ("b", False)]))
 
     def values(self, *records: ExchangeRecord) -> dict[str, list[tuple[dict[str, Any], Any]]]:
         """(labels, sum) of every series but those of the workers' totals, by the instrument's name."""
@@ -179,8 +185,8 @@ def test_every_histogram_of_seconds_reaches_beyond_the_longest_stream() -> None:
     assert [bounds[name][-1] for name in timed] == [600.0] * 3
 
 
-def test_workers_totals_are_observed() -> None:
-    """Drops, malformed connections and active exchanges come from what the workers say; ready are the connected ones."""
+def test_what_others_count_is_observed() -> None:
+    """Drops, malformed connections and active exchanges come from what the workers say; so does the state of the rules."""
     meter = Meter()
     meter.workers.report(
         meter.workers.hello(0, 1), {"records_dropped": 3, "connections_malformed": 2, "exchanges_active": 5}
@@ -194,6 +200,8 @@ def test_workers_totals_are_observed() -> None:
         "lengthwise.records.dropped": ([((), 3)], True),
         "lengthwise.connections.malformed": ([((), 2)], True),
         "lengthwise.exchanges.active": ([((), 5)], False),
+        "lengthwise.policy.rule.armed": ([(("a",), 1), (("b",), 0)], False),
+        "lengthwise.policy.error": ([((), 1)], False),
     }
 
 

@@ -1,11 +1,13 @@
 """The real process, with the sockets, the collectors and the ends that it meets in production."""
 
+import os
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 
 from proxy.record import Action, End, RequestFacts, ResponseFacts
 from proxy.recorder import semconv
-from tests.support.otlp import GrpcCollector, HttpCollector
+from tests.support.otlp import GrpcCollector, HttpCollector, wait_until
 from tests.support.recorder import EXIT_S, ROOT, VERSION, RecorderHost, policy_message
 from tests.support.records import make_record
 
@@ -113,13 +115,13 @@ def test_every_metric_of_the_contract_is_scraped(start: Start) -> None:
         "lengthwise_exchanges_active",
         "lengthwise_ledger_rows_total",
         "lengthwise_workers_connected",
-        "lengthwise_policy_broken",
+        "lengthwise_policy_error",
     }
     assert samples["lengthwise_records_dropped_total"] == 4
     assert samples["lengthwise_exchanges_active"] == 2
     assert samples['lengthwise_ledger_rows_total{outcome="written"}'] == 2
     assert samples["lengthwise_workers_connected"] == 1
-    assert samples["lengthwise_policy_broken"] == 0
+    assert samples["lengthwise_policy_error"] == 0
 
 
 def test_status_says_everything(start: Start) -> None:
@@ -137,6 +139,7 @@ def test_status_says_everything(start: Start) -> None:
     worker.send([make_record(sampled=False), make_record(id="lw_2", trace_id="none")])
     expected = {
         "version": VERSION,
+        "supervisor_pid": os.getpid(),
         "settings": {"digest": host.status()["settings"]["digest"]},
         "policy": policy | {"rules": [shown]},
         "workers": [
@@ -192,7 +195,7 @@ def test_a_bad_collector_holds_up_neither_records_nor_the_end(start: Start, mode
         assert len(_ids(host)) == MANY + 1
         worker.close()
         if ending == "control":
-            assert host.stop() == 0
+            assert host.abandon() == 0
         else:
             assert host.process is not None
             host.process.send_signal(signal.SIGTERM)
@@ -249,6 +252,20 @@ def test_what_workers_hand_over_while_it_leaves_is_kept(start: Start) -> None:
     worker.close()
     assert host.stop() == 0
     assert len(_ids(host)) == 201
+
+
+def test_a_recorder_whose_supervisor_was_killed_stays_for_the_workers_that_drain(start: Start) -> None:
+    """It takes what they still hand over, and leaves when the last of them has closed its link."""
+    host = start()
+    worker = host.worker()
+    worker.send([make_record(id="lw_0")])
+    with ThreadPoolExecutor(1) as pool:
+        leaving = pool.submit(host.abandon)
+        wait_until(lambda: "the supervisor is gone" in host.log())
+        assert worker.send([make_record(id="lw_1")]) == 2
+        worker.close()
+        assert leaving.result() == 0
+    assert _ids(host) == ["lw_0", "lw_1"]
 
 
 @pytest.mark.parametrize("file", ["other_version", "not_a_database"])

@@ -154,6 +154,7 @@ class RecorderHost:
                     "admin_fd": self.admin.fileno(),
                     "version": VERSION,
                     "settings_digest": digest(self.settings),
+                    "supervisor_pid": os.getpid(),
                 }
             }
         )
@@ -207,7 +208,12 @@ class RecorderHost:
             time.sleep(0.02)
 
     def stop(self) -> int:
-        """Close the control channel and wait for the exit code."""
+        """Tell it to leave and wait for the exit code."""
+        self.tell({"leave": True})
+        return self.abandon()
+
+    def abandon(self) -> int:
+        """Close the control channel without a word, as a supervisor that is killed, and wait for the exit code."""
         assert self.control is not None
         assert self.process is not None
         self.control_lines.close()
