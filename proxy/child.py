@@ -73,8 +73,8 @@ class Child:
         if self._writer is not None:
             self._writer.write(orjson.dumps(message) + b"\n")
 
-    def leave(self, **how: str) -> None:
-        """Tell it to drain or flush and exit."""
+    def leave(self, **how: str | bool) -> None:
+        """Tell it to drain or flush and exit; `how` says more to a worker: `linger`, `intake`."""
         self._leaving.set()
         self.send({"leave": True, **how})
 

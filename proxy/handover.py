@@ -40,6 +40,8 @@ class Listeners:
     data: socket.socket
     admin: socket.socket
     addresses: dict[str, str]
+    kept: bool = False
+    """True when the data socket is a service manager's, which listens on whether we run or not."""
 
 
 class Predecessor:
@@ -62,6 +64,7 @@ def listeners(settings: Settings, environ: MutableMapping[str, str]) -> tuple[Li
     """
     addresses = {"data": str(settings.listen), "admin": str(settings.admin)}
     found, predecessor = activated(environ), None
+    kept = "data" in found
     left = environ.pop(_VARIABLE, None)
     if left is not None:
         estate = orjson.loads(left)
@@ -69,11 +72,12 @@ def listeners(settings: Settings, environ: MutableMapping[str, str]) -> tuple[Li
         for role, sock in taken_over(estate["sockets"]).items():
             if estate["addresses"][role] == addresses[role]:
                 found[role] = sock
+                kept = kept or (role == "data" and estate["kept"])
             else:
                 sock.close()
     data = found.get("data") or bound(settings.listen)
     admin = found.get("admin") or bound(settings.admin)
-    return Listeners(data, admin, addresses), predecessor
+    return Listeners(data, admin, addresses, kept), predecessor
 
 
 class Successor:
@@ -93,7 +97,7 @@ class Successor:
         ours, theirs = socket.socketpair()
         with theirs:
             sockets = {"data": estate.data.fileno(), "admin": estate.admin.fileno()}
-            left = {"control": theirs.fileno(), "sockets": sockets, "addresses": estate.addresses}
+            left = {"control": theirs.fileno(), "sockets": sockets, "addresses": estate.addresses, "kept": estate.kept}
             try:
                 # Not asyncio's: that ends its children with the loop.
                 process = subprocess.Popen(  # noqa: S603 -- our own command

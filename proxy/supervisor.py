@@ -81,8 +81,8 @@ class _Supervisor:
         self._replacing: asyncio.Task[None] | None = None
         self._succession: asyncio.Task[None] | None = None
         self._draining: set[asyncio.Task[None]] = set()
-        self._heir: dict[str, str] = {}
-        """Where the workers' last records go when a successor took over: its `intake`."""
+        self._heir: dict[str, str | bool] = {"linger": True} if sockets.kept else {}
+        """What workers are told at the end, where somebody else listens on."""
         self.admin_server: asyncio.Server | None = None
         self._intake = unix(f"{directory}/intake")
         self._admin = unix(f"{directory}/admin")
@@ -227,7 +227,7 @@ class _Supervisor:
             self.workers[index] = fresh
             self.others.remove(fresh)
             self.others.append(old)
-            old.leave()
+            old.leave(linger=True)
             self._draining.add(draining := asyncio.get_running_loop().create_task(self._until_gone(old)))
             draining.add_done_callback(self._draining.discard)
         _log.info("workers replaced")
@@ -260,7 +260,7 @@ class _Supervisor:
             raise
         _log.info("process %d took over", successor.process.pid)
         notify(os.environ, f"MAINPID={successor.process.pid}")
-        self._heir = {"intake": intake}
+        self._heir = {"linger": True, "intake": intake}
         if self.admin_server is not None:
             self.admin_server.close()
         self._begin_to_leave()
