@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import orjson
+
 from proxy import __version__, settings
 from proxy.errors import RefusalError, SettingsError
 from proxy.policy.rules import PolicySet
@@ -64,6 +66,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check.add_argument(
         "--header", action="append", default=[], metavar="'NAME: VALUE'", help="of that request; may be repeated"
     )
+
+    status = commands.add_parser(
+        "status",
+        help="how a running proxy is",
+        description="Ask the admin port of a running proxy. Exit 0: healthy, 1: something to look at, 2: it cannot be asked.",
+    )
+    status.add_argument("--config", type=Path, metavar="FILE", help="settings that name the admin port")
+    status.add_argument("--admin", metavar="HOST:PORT", help="the admin port; no settings are read then")
+    status.add_argument("--json", action="store_true", help="as one JSON object")
+    status.set_defaults(run=_status)
 
     fetch = commands.add_parser(
         "fetch-encodings",
@@ -179,6 +191,27 @@ def _explain(arguments: argparse.Namespace, loaded: settings.Settings, policies:
         return 1
     print(f"sent     {'; '.join(told.changes) or 'as it came'}")
     return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from proxy import status  # noqa: PLC0415 -- as above
+
+    try:
+        state = status.ask(settings.admin_address(arguments.config, arguments.admin, os.environ))
+    except SettingsError as error:
+        return _report(error)
+    except status.AskError as error:
+        print(f"lengthwise: {error}", file=sys.stderr)
+        return 2
+    found = status.findings(state)
+    if arguments.json:
+        print(orjson.dumps({"ready": state.ready, "status": state.status, "findings": found}).decode())
+    else:
+        for line in status.lines(state):
+            print(line)
+        for finding in found:
+            print(f"! {finding}")
+    return 1 if found else 0
 
 
 def _fetch_encodings(arguments: argparse.Namespace) -> int:

@@ -57,6 +57,7 @@ __all__ = [
     "Timeouts",
     "Upstream",
     "UpstreamTls",
+    "admin_address",
     "digest",
     "from_json",
     "load",
@@ -464,6 +465,26 @@ def load(
     if mistakes:
         raise SettingsError(mistakes)
     return settings, policies, warnings
+
+
+def admin_address(config: Path | None, flag: str | None, environ: Mapping[str, str]) -> Address:
+    """Where a running service's admin port is: as the flag says, else as its settings do, whatever its policies are.
+
+    Raises:
+        SettingsError: the settings have mistakes, or leave the port to the system.
+    """
+    if flag is None:
+        settings, _, _ = load(config, {}, {**environ, f"{_PREFIX}POLICIES": "null"})
+        address, origin = settings.admin, "admin"
+    else:
+        mistakes: list[Mistake] = []
+        origin = "--admin"
+        address = _address(flag, origin, mistakes)
+        if mistakes:
+            raise SettingsError(mistakes)
+    if not address.port:
+        raise SettingsError([Mistake(origin, "port 0 is any free one: name the port that serve printed, with --admin")])
+    return address
 
 
 def load_policies(path: Path, settings: Settings | None = None) -> PolicySet:

@@ -334,7 +334,7 @@ async def run(control: socket.socket, environ: Mapping[str, str]) -> int:
 async def _obey(reader: asyncio.StreamReader, recorder: Recorder, leave: asyncio.Event) -> bool:
     """Take the supervisor's lines until it closes the channel; True when it said so before."""
     told = False
-    try:
+    with contextlib.suppress(OSError, ValueError):  # it broke, which is an end like any other
         while line := await reader.readline():
             with contextlib.suppress(ValueError, LookupError, TypeError, SettingsError):
                 message = orjson.loads(line)
@@ -342,8 +342,6 @@ async def _obey(reader: asyncio.StreamReader, recorder: Recorder, leave: asyncio
                     told = True
                     break
                 recorder.take_policy(message)
-    except (OSError, ValueError):
-        log.warning("the control channel broke")
     leave.set()
     return told
 

@@ -233,10 +233,10 @@ def test_a_hundred_thousand_models_grow_neither_series_nor_memory() -> None:
         return len(gc.get_objects())
 
     invented(0, 1000)
-    before = series(), held()
+    before = held()
     invented(1000, 101_000)
-    assert (series(), held()) == before
-    assert before[0] == 51 * (1 + 1 + 2 + 1 + 1 + 1 + 1 + 2 + 1 + 1)
+    assert held() - before < 1000  # the test run has objects of its own
+    assert series() == 51 * (1 + 1 + 2 + 1 + 1 + 1 + 1 + 2 + 1 + 1)
     assert len(meter.metrics._models._known) == len(meter.metrics._response_models._known) == 50
 
 
