@@ -42,11 +42,15 @@ def bound(address: Address) -> socket.socket:
     """
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        sock = socket.socket(found[0], socket.SOCK_STREAM)
+    except OSError as error:
+        raise StartError(f"cannot listen on {address}: {error.strerror or error}") from error
+    sock = socket.socket(found[0], socket.SOCK_STREAM)
+    try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(found[4])
         sock.listen(_BACKLOG)
     except OSError as error:
+        sock.close()
         raise StartError(f"cannot listen on {address}: {error.strerror or error}") from error
     sock.setblocking(False)
     return sock

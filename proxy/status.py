@@ -81,7 +81,7 @@ def _findings(state: State) -> Iterator[str]:
         return
     policy, ledger, drops = status["policy"], status["ledger"], status["drops"]
     if policy["error"]:
-        yield f"the rules on disk are broken, the last good ones are in force: {policy['error']}"
+        yield f"the rules on disk are broken, the last good ones are in force: {'; '.join(policy['error'].splitlines())}"
     for rule in policy["rules"]:
         if rule.get("armed") is False:
             yield f"rule {rule['name']} is disarmed: {rule.get('cut')} of {rule.get('answers')} answers were cut"

@@ -84,6 +84,7 @@ class Outbox(asyncio.Protocol):
         self._path = path
         if self._transport is not None:
             self._moving = True
+            self._moved.clear()
             self._settle()
 
     def tick(self) -> None:
