@@ -109,7 +109,8 @@ class Recorder:
         }
         resource = _resource(telemetry, init.version, environ)
         scope = InstrumentationScope(semconv.SCOPE, init.version, semconv.SCHEMA_URL)
-        self._form = SpanForm(telemetry.genai, frozenset(telemetry.compat))
+        urls = {upstream.name: upstream.url.rstrip("/") for upstream in init.settings.upstreams}
+        self._form = SpanForm(telemetry.genai, frozenset(telemetry.compat), urls)
         self._encoder = SpanEncoder(resource, scope)
         self._outlet = (
             export.SpanOutlet(self._exports["traces"], self._encoder.request, environ)

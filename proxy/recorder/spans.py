@@ -9,8 +9,8 @@ Integers that do not fit OTLP's int64 are left out: one of them would cost its w
 Source: ARCHITECTURE.md 7 "Spans"; semantic-conventions v1.41.1 docs/gen-ai/gen-ai-spans.md, docs/http/http-spans.md.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -40,6 +40,8 @@ class SpanForm:
     """`full`, `no_usage` (without `gen_ai.usage.*`) or `off` (CLIENT is a plain HTTP span with `lengthwise.*`)."""
     compat: frozenset[str] = frozenset()
     """`langfuse`, `signoz`: where these backends look for the first token."""
+    upstream_urls: Mapping[str, str] = field(default_factory=dict)
+    """Name of an upstream to its URL, without a slash at its end."""
 
 
 class Span(NamedTuple):
@@ -123,7 +125,7 @@ def _server_span(record: ExchangeRecord, state: str) -> Span:
 def _client_span(record: ExchangeRecord, form: SpanForm, state: str) -> Span:
     generative = record.request.dialect != OPAQUE and form.genai != "off"
     error_type = client_error_type(record)
-    attributes = _present(_client_values(record))
+    attributes = _present(_client_values(record, form))
     if generative:
         attributes |= _present(_generative_values(record, form))
     attributes |= _present(_own_values(record))
@@ -179,8 +181,9 @@ def _server_values(record: ExchangeRecord) -> _Values:
     yield _SDK_RETRY_COUNT, _sdk_retry_count(record)
 
 
-def _client_values(record: ExchangeRecord) -> _Values:
+def _client_values(record: ExchangeRecord, form: SpanForm) -> _Values:
     yield names.HTTP_REQUEST_METHOD, _method(record)
+    yield names.URL_FULL, _url(record, form)
     yield names.URL_TEMPLATE, record.route
     yield names.SERVER_ADDRESS, record.server_address
     yield names.SERVER_PORT, record.server_port
@@ -188,6 +191,12 @@ def _client_values(record: ExchangeRecord) -> _Values:
     yield names.HTTP_RESPONSE_STATUS_CODE, None if record.headers_ns is None else record.status
     yield names.HTTP_REQUEST_RESEND_COUNT, record.resend_count or None
     yield _SDK_RETRY_COUNT, _sdk_retry_count(record)
+
+
+def _url(record: ExchangeRecord, form: SpanForm) -> str | None:
+    """Where the request went, without its query; None where its path is not known, or holds what a client named."""
+    base = form.upstream_urls.get(record.upstream or "")
+    return None if base is None or record.route is None or "{" in record.route else base + record.route
 
 
 def _sdk_retry_count(record: ExchangeRecord) -> list[str] | None:

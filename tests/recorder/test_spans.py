@@ -280,6 +280,15 @@ def test_an_opaque_exchange_is_two_plain_http_spans() -> None:
     }
 
 
+def test_the_url_is_the_upstreams_own() -> None:
+    """Without a query; a path that holds what a client named, or is not known, makes none."""
+    urls = {"openai": "https://api.openai.com/base"}
+    expected = "https://api.openai.com/base/v1/chat/completions"
+    assert _client(make_record(), upstream_urls=urls)["attributes"]["url.full"] == expected
+    for route in (None, "/openai/deployments/{deployment}/chat/completions"):
+        assert "url.full" not in _client(make_record(route=route), upstream_urls=urls)["attributes"]
+
+
 def test_an_unknown_method_is_named_as_the_convention_says() -> None:
     """A method that a client invented becomes no value."""
     spans = _spans(make_record(method="BREW", route=None, request=OPAQUE))
