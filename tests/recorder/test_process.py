@@ -1,5 +1,6 @@
 """The real process, with the sockets, the collectors and the ends that it meets in production."""
 
+import json
 import os
 import signal
 import socket
@@ -18,7 +19,7 @@ from proxy.record import Action, End, RequestFacts, ResponseFacts
 from proxy.recorder import semconv
 from tests.support.otlp import GrpcCollector, HttpCollector, wait_until
 from tests.support.recorder import EXIT_S, ROOT, VERSION, RecorderHost, policy_message
-from tests.support.records import make_record
+from tests.support.records import TRACE_ID, make_record
 
 Start = Callable[..., RecorderHost]
 MANY = 700
@@ -283,7 +284,7 @@ def test_an_unusable_ledger_is_said_and_the_rest_goes_on(start: Start, tmp_path:
     ledger = host.status()["ledger"]
     reason = "schema is version 7" if file == "other_version" else "file is not a database"
     assert (reason in ledger["error"], ledger["written"]) == (True, 0)
-    assert reason in host.log()
+    wait_until(lambda: reason in host.log())
     assert path.read_bytes() == before
 
 
@@ -293,6 +294,7 @@ def test_without_ledger_and_endpoint_records_are_still_acknowledged(start: Start
     assert host.worker().send([make_record()]) == 1
     assert host.request("/metrics")[0] == 404
     assert host.status()["ledger"] is None
+    wait_until(lambda: host.log().endswith("\n"))
     (line,) = host.log().splitlines()
     assert "no OTLP endpoint is configured" in line
 
@@ -340,6 +342,35 @@ def test_nothing_but_named_facts_leaves_the_process(start: Start) -> None:
     assert len(rows) == 5
     sinks = {"spans": collector.spans, "metrics": collector.metrics, "pages": pages, "rows": rows, "log": host.log()}
     assert [name for name, sink in sinks.items() if CANARY in repr(sink)] == []
+
+
+def test_an_exchange_is_a_line_where_the_settings_want_it(start: Start) -> None:
+    """What the row says, as JSON; nothing that was absent."""
+    host = start(logs={"format": "json", "exchanges": True}, telemetry={"traces": "none", "metrics": "none"})
+    host.worker().send([make_record(app=None)])
+    wait_until(lambda: host.log().endswith("\n"))
+    (line,) = map(json.loads, host.log().splitlines())
+    assert line | {"time": ""} == {
+        "time": "",
+        "level": "info",
+        "process": "recorder",
+        "logger": "proxy.recorder.process",
+        "message": "exchange",
+        "id": "lw_0123456789abcdef",
+        "upstream": "openai",
+        "dialect": "chat_completions",
+        "model": "gpt-4o",
+        "stream": True,
+        "status": 200,
+        "end": "complete",
+        "action": "none",
+        "requested_max_tokens": 512,
+        "forwarded_max_tokens": 512,
+        "output_tokens": 128,
+        "ttft_s": 0.287,
+        "e2e_s": 1.567,
+        "trace_id": TRACE_ID,
+    }
 
 
 def test_a_control_channel_without_settings_ends_it() -> None:

@@ -100,6 +100,7 @@ class RecorderHost:
         *,
         telemetry: dict[str, Any] | None = None,
         ledger: dict[str, Any] | None = None,
+        logs: dict[str, Any] | None = None,
         environ: dict[str, str] | None = None,
         policy: dict[str, Any] | None = None,
         rules: Sequence[dict[str, Any]] = (),
@@ -109,7 +110,9 @@ class RecorderHost:
         self.intake_path, self.admin_path = folder / "i.sock", folder / "a.sock"
         self.intake, self.admin = _listening(self.intake_path), _listening(self.admin_path)
         config = folder / "lengthwise.yaml"
-        config.write_text(yaml.safe_dump({"telemetry": telemetry or {}, "ledger": _LEDGER | (ledger or {})}))
+        config.write_text(
+            yaml.safe_dump({"telemetry": telemetry or {}, "ledger": _LEDGER | (ledger or {}), "logs": logs or {}})
+        )
         self.settings, _, _ = load(config, {}, {})
         self.policy = policy or {"digest": "0" * 12, "loaded_at": None, "error": None, "rules": []}
         self.rules = rules
