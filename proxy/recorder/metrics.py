@@ -192,6 +192,14 @@ class Metrics:
                 monotonic=False,
             ),
             Observed(
+                names.LENGTHWISE_WORKERS_READY,
+                "{worker}",
+                "Relay workers that are connected to the recorder.",
+                (),
+                lambda: [((), workers.ready)],
+                monotonic=False,
+            ),
+            Observed(
                 names.LENGTHWISE_POLICY_RULE_ARMED,
                 "{rule}",
                 "1 while an enforcing rule enforces, 0 while it is disarmed.",
@@ -201,7 +209,7 @@ class Metrics:
             ),
             Observed(
                 names.LENGTHWISE_POLICY_ERROR,
-                "{file}",
+                "{error}",
                 "1 while the rules on disk are broken and the last good ones stay.",
                 (),
                 lambda: [((), int(policy()[0]))],

@@ -218,14 +218,6 @@ class Recorder:
                     else []
                 ),
             ),
-            Observed(
-                semconv.LENGTHWISE_WORKERS_CONNECTED,
-                "{worker}",
-                "Relay workers that hand their records over.",
-                (),
-                lambda: [((), sum(worker.alive for worker in self.workers))],
-                monotonic=False,
-            ),
         )
 
     def status(self) -> dict[str, object]:

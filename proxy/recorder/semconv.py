@@ -112,9 +112,9 @@ LENGTHWISE_STREAM_ENDS: Final = "lengthwise.stream.ends"
 LENGTHWISE_RECORDS_DROPPED: Final = "lengthwise.records.dropped"
 LENGTHWISE_CONNECTIONS_MALFORMED: Final = "lengthwise.connections.malformed"
 LENGTHWISE_EXCHANGES_ACTIVE: Final = "lengthwise.exchanges.active"
+LENGTHWISE_WORKERS_READY: Final = "lengthwise.workers.ready"
 LENGTHWISE_EXPORT_ITEMS: Final = "lengthwise.export.items"
 LENGTHWISE_LEDGER_ROWS: Final = "lengthwise.ledger.rows"
-LENGTHWISE_WORKERS_CONNECTED: Final = "lengthwise.workers.connected"
 
 _TEXT_COMPLETION = "text_completion"
 

@@ -19,19 +19,11 @@ OPERATION = MODEL | {
     "server.port": 443,
 }
 PACED = MODEL | {"stream": True, "limit": "le_1k"}
-OBSERVED = (
-    "lengthwise.records.dropped",
-    "lengthwise.connections.malformed",
-    "lengthwise.exchanges.active",
-    "lengthwise.workers.ready",
-)
-"""What is read from the workers' totals at each collection."""
-
-
 OBSERVED = {
     "lengthwise.records.dropped",
     "lengthwise.connections.malformed",
     "lengthwise.exchanges.active",
+    "lengthwise.workers.ready",
     "lengthwise.policy.rule.armed",
     "lengthwise.policy.error",
 }
@@ -200,9 +192,20 @@ def test_what_others_count_is_observed() -> None:
         "lengthwise.records.dropped": ([((), 3)], True),
         "lengthwise.connections.malformed": ([((), 2)], True),
         "lengthwise.exchanges.active": ([((), 5)], False),
+        "lengthwise.workers.ready": ([((), 1)], False),
         "lengthwise.policy.rule.armed": ([(("a",), 1), (("b",), 0)], False),
         "lengthwise.policy.error": ([((), 1)], False),
     }
+
+
+def test_without_a_worker_none_is_ready() -> None:
+    """The gauge is 0, not absent: an alert can tell."""
+    meter = Meter()
+    (ready,) = [each for each in meter.metrics.instruments if each.name == "lengthwise.workers.ready"]
+    assert not isinstance(ready, Histogram)
+    assert list(ready.values()) == [((), 0)]
+    meter.workers.gone(meter.workers.hello(0, 1))
+    assert list(ready.values()) == [((), 0)]
 
 
 def test_models_are_labels_up_to_a_bound() -> None:

@@ -115,13 +115,13 @@ def test_every_metric_of_the_contract_is_scraped(start: Start) -> None:
         "lengthwise_connections_malformed_total",
         "lengthwise_exchanges_active",
         "lengthwise_ledger_rows_total",
-        "lengthwise_workers_connected",
+        "lengthwise_workers_ready",
         "lengthwise_policy_error",
     }
     assert samples["lengthwise_records_dropped_total"] == 4
     assert samples["lengthwise_exchanges_active"] == 2
     assert samples['lengthwise_ledger_rows_total{outcome="written"}'] == 2
-    assert samples["lengthwise_workers_connected"] == 1
+    assert samples["lengthwise_workers_ready"] == 1
     assert samples["lengthwise_policy_error"] == 0
 
 
