@@ -4,11 +4,12 @@ Exit codes: 0 ok, 1 a finding or a failure, 2 usage or configuration; 130 interr
 """
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import orjson
 
 from proxy import __version__, settings
 from proxy.errors import RefusalError, SettingsError
@@ -29,6 +30,8 @@ _FLAGS = {
     "policies": ("FILE", "rules"),
     "ledger": ("FILE", "SQLite file for the records; none: no ledger"),
     "workers": ("N", "relay processes, or auto"),
+    "log-level": ("LEVEL", "debug, info, warning or error"),
+    "log-format": ("FORMAT", "console or json"),
 }
 
 _EXTRAS = {"numpy": "report", "plotly": "report", "rich": "report"}
@@ -66,6 +69,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check.add_argument(
         "--header", action="append", default=[], metavar="'NAME: VALUE'", help="of that request; may be repeated"
     )
+
+    status = commands.add_parser(
+        "status",
+        help="how a running proxy is",
+        description="Ask the admin port of a running proxy. Exit 0: healthy, 1: something to look at, 2: it cannot be asked.",
+    )
+    status.add_argument("--config", type=Path, metavar="FILE", help="settings that name the admin port")
+    status.add_argument("--admin", metavar="HOST:PORT", help="the admin port; no settings are read then")
+    status.add_argument("--json", action="store_true", help="as one JSON object")
+    status.set_defaults(run=_status)
 
     fetch = commands.add_parser(
         "fetch-encodings",
@@ -134,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _load(arguments: argparse.Namespace) -> tuple[settings.Settings, PolicySet]:
     loaded, policies, warnings = settings.load(
-        arguments.config, {name: getattr(arguments, name) for name in _FLAGS}, os.environ
+        arguments.config, {name: getattr(arguments, name.replace("-", "_")) for name in _FLAGS}, os.environ
     )
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -142,11 +155,11 @@ def _load(arguments: argparse.Namespace) -> tuple[settings.Settings, PolicySet]:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    from proxy import supervisor  # noqa: PLC0415 -- `check` needs no processes
+    from proxy import logs, supervisor  # noqa: PLC0415 -- `check` needs no processes
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         loaded, policies = _load(arguments)
+        logs.configure(loaded.logs, "supervisor")
         supervisor.run(loaded, policies, lambda line: print(line, flush=True))
     except SettingsError as error:
         return _report(error)
@@ -217,6 +230,27 @@ def _evidence(
         return run(arguments, lambda: settings.ledger_path(os.environ))
     except SettingsError as error:
         return _report(error)
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from proxy import status  # noqa: PLC0415 -- as above
+
+    try:
+        state = status.ask(settings.admin_address(arguments.config, arguments.admin, os.environ))
+    except SettingsError as error:
+        return _report(error)
+    except status.AskError as error:
+        print(f"lengthwise: {error}", file=sys.stderr)
+        return 2
+    found = status.findings(state)
+    if arguments.json:
+        print(orjson.dumps({"ready": state.ready, "status": state.status, "findings": found}).decode())
+    else:
+        for line in status.lines(state):
+            print(line)
+        for finding in found:
+            print(f"! {finding}")
+    return 1 if found else 0
 
 
 def _fetch_encodings(arguments: argparse.Namespace) -> int:

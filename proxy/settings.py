@@ -12,6 +12,7 @@ Source: ARCHITECTURE.md 7 "Settings"; YAML 1.2 core schema, narrowed to what JSO
 
 import hashlib
 import ipaddress
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -50,11 +51,13 @@ __all__ = [
     "Ledger",
     "Limits",
     "ListenTls",
+    "Logs",
     "Settings",
     "Telemetry",
     "Timeouts",
     "Upstream",
     "UpstreamTls",
+    "admin_address",
     "digest",
     "from_json",
     "ledger_path",
@@ -67,6 +70,7 @@ DEFAULT_FILE = Path("lengthwise.yaml")
 """Read when no file is named and this one exists in the current directory."""
 
 _PREFIX = "LENGTHWISE_"
+_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 _ADDRESS = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>\d{1,5})", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 _VISIBLE = re.compile(r"[!-~]+")
@@ -120,10 +124,23 @@ def _is_host(host: str) -> bool:
 
 def _workers(value: object, path: str, mistakes: list[Mistake]) -> Any:
     if value == "auto":
-        return os.cpu_count() or 1
+        return _processors()
     if type(value) is not int:
         return wrong("a whole number of at least 1, or auto", value, path, mistakes)
     return integer(1)(value, path, mistakes)
+
+
+def _processors() -> int:
+    """Processors that this process may use: its affinity, less where its control group has a quota (Linux, cgroup v2)."""
+    try:
+        count = len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        count = os.cpu_count() or 1
+    try:
+        quota_us, period_us = _CPU_MAX.read_text(encoding="ascii").split()
+        return max(1, min(count, math.ceil(int(quota_us) / int(period_us))))
+    except (OSError, ValueError):  # no such file, or `max`
+        return count
 
 
 def _path(value: object, path: str, mistakes: list[Mistake]) -> Any:
@@ -328,6 +345,16 @@ class Ledger:
 
 
 @dataclass(frozen=True, slots=True)
+class Logs:
+    """What is written to stderr."""
+
+    level: str = member("info", one_of("debug", "info", "warning", "error"))
+    format: str = member("console", one_of("console", "json"))
+    exchanges: bool = member(False, boolean)
+    """True: one line for each exchange, without content."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that the file, variables and flags can say. Paths are absolute once loaded."""
 
@@ -348,6 +375,7 @@ class Settings:
     limits: Limits = member(Limits(), section(Limits))
     telemetry: Telemetry = member(Telemetry(), section(Telemetry))
     ledger: Ledger = member(Ledger(), section(Ledger))
+    logs: Logs = member(Logs(), section(Logs))
 
 
 def to_json(settings: Settings) -> bytes:
@@ -390,6 +418,8 @@ _FLAGS = {
     "policies": ("policies",),
     "ledger": ("ledger", "path"),
     "workers": ("workers",),
+    "log-level": ("logs", "level"),
+    "log-format": ("logs", "format"),
 }
 
 
@@ -400,7 +430,7 @@ def load(
 
     Args:
         config: The settings file; None takes `lengthwise.yaml` of the current directory if there is one.
-        flags: `listen`, `admin`, `upstream`, `policies`, `ledger`, `workers` as typed; None is not given.
+        flags: by their names without dashes in front, such as `listen` or `log-level`, as typed; None is not given.
         environ: The environment.
 
     Raises:
@@ -455,6 +485,26 @@ def ledger_path(environ: Mapping[str, str]) -> Path | None:
     if mistakes or ledger is None:
         raise SettingsError([Mistake(mistake.path or str(DEFAULT_FILE), mistake.message) for mistake in mistakes])
     return ledger.path
+
+
+def admin_address(config: Path | None, flag: str | None, environ: Mapping[str, str]) -> Address:
+    """Where a running service's admin port is: as the flag says, else as its settings do, whatever its policies are.
+
+    Raises:
+        SettingsError: the settings have mistakes, or leave the port to the system.
+    """
+    if flag is None:
+        settings, _, _ = load(config, {}, {**environ, f"{_PREFIX}POLICIES": "null"})
+        address, origin = settings.admin, "admin"
+    else:
+        mistakes: list[Mistake] = []
+        origin = "--admin"
+        address = _address(flag, origin, mistakes)
+        if mistakes:
+            raise SettingsError(mistakes)
+    if not address.port:
+        raise SettingsError([Mistake(origin, "port 0 is any free one: name the port that serve printed, with --admin")])
+    return address
 
 
 def load_policies(path: Path, settings: Settings | None = None) -> PolicySet:

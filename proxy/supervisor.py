@@ -1,7 +1,10 @@
 """The supervisor: owns the sockets, starts and restarts workers and recorder, answers for the health of the service.
 
-Layer: supervisor. No request passes through it. It binds one listening socket that all workers inherit (closing one of
+Layer: supervisor. No request passes through it. It has one listening socket that all workers inherit (closing one of
 several SO_REUSEPORT sockets would reset its queue), and the recorder's two unix sockets, which outlive a recorder.
+
+Signals: SIGTERM and SIGINT drain, SIGHUP reads the policies again, SIGUSR1 replaces the workers one after the other (for renewed
+certificates), SIGUSR2 replaces all of it (for new settings, or a new version): see `handover`.
 
 Health depends on worker heartbeats alone: neither recorder, ledger, backend nor upstream can turn it red.
 Source: ARCHITECTURE.md 3, 5.8, 5.11.
@@ -11,11 +14,8 @@ import asyncio
 import logging
 import os
 import re
-import shutil
 import signal
 import socket
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,21 +24,18 @@ from typing import Any
 
 import orjson
 
-from proxy import __version__
-from proxy.errors import LengthwiseError, SettingsError
+from proxy import __version__, logs
+from proxy.child import Child
+from proxy.errors import SettingsError
+from proxy.handover import HandoverError, Listeners, Successor, listeners
+from proxy.listeners import StartError, notify, socket_folder, unix
 from proxy.policy.rules import PolicySet
-from proxy.settings import Address, Settings, digest, load_policies, to_json
+from proxy.settings import Settings, digest, load_policies, to_json
 
 __all__ = ["StartError", "run"]
 
 _log = logging.getLogger(__name__)
 
-_BACKLOG = 1024
-_RESTART_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-"""Pause before each restart in a row; a child that lived for `_LONG_S` begins again at the first."""
-_LONG_S = 60.0
-_HEARTBEAT_S = 3.0
-"""A worker whose heartbeat (each 0.5 s) is older than this does not count as ready."""
 _LEAVE_S = 3.0
 """The recorder's time to flush, and a worker's beyond `drain_s`."""
 _START_S = 30.0
@@ -47,11 +44,11 @@ _START_FAILURES = 3
 """A worker that ended so often before all were ready will not get better: the service does not start."""
 _LOOK_S = 1.0
 """Between two looks at the policies file."""
+_WORKER_SILENCE_LOOKS = 10
+_RECORDER_SILENCE_LOOKS = 60
+"""Nothing waits for the recorder, and a disk that stalls is no reason to lose what it holds."""
 _RECORDER_START_S = 5.0
 """The recorder's first start takes about one second, mostly imports."""
-_SUPERVISORS = {signal.SIGINT, signal.SIGHUP, signal.SIGTERM}
-"""A terminal and a service manager send them to the whole process group, the children included; what they mean is for us
-to say, by the control socket: a recorder that left at once would miss what the workers still have to tell."""
 _ADMIN_HEAD_BYTES = 8192
 _HEAD = re.compile(
     rb"[A-Z]+ /[\w./%~-]*(?:\?[!-~]*)? HTTP/1\.[01]\r\n(?:[\w!#$%&'*+.^`|~-]+:[\t -~\x80-\xff]*\r\n)*\r\n", re.ASCII
@@ -64,107 +61,8 @@ _NO_RECORDER = {"status": "unavailable", "reason": "the recorder is restarting"}
 _Stamp = tuple[int, ...]
 
 
-class StartError(LengthwiseError):
-    """The service cannot start on this machine, for instance because an address is taken."""
-
-
-class _Child:
-    """One process, kept running until it is told to leave."""
-
-    def __init__(self, name: str, module: str, fds: tuple[int, ...], init: Callable[[], dict[str, Any]]) -> None:
-        self.name = name
-        self.ready = False
-        self.first_ready = asyncio.Event()
-        """Set once and for all: tells a start from a restart."""
-        self.process: asyncio.subprocess.Process | None = None
-        self.heartbeat_s = 0.0
-        """Monotonic moment of the last message."""
-        self.failures = 0
-        """Ends in a row, each soon after its start."""
-        self._module = module
-        self._fds = fds
-        self._init = init
-        self._leaving = asyncio.Event()
-        self._writer: asyncio.StreamWriter | None = None
-        self.task = asyncio.get_running_loop().create_task(self._keep())
-
-    def send(self, message: dict[str, Any]) -> None:
-        """One line to the child; lost while it restarts, because a restart begins with the present state."""
-        if self._writer is not None:
-            self._writer.write(orjson.dumps(message) + b"\n")
-
-    def leave(self) -> None:
-        """Tell it to drain or flush and exit."""
-        self._leaving.set()
-        self.send({"leave": True})
-
-    def kill(self) -> None:
-        """End it now."""
-        if self.process is not None and self.process.returncode is None:
-            self.process.kill()
-
-    async def _keep(self) -> None:
-        while not self._leaving.is_set():
-            started_s = time.monotonic()
-            try:
-                end = f"code {await self._run()}"
-            except OSError as error:  # no process, no socket: the machine may have some again later
-                end = str(error)
-            if self._leaving.is_set():
-                return
-            self.failures = 1 if time.monotonic() - started_s > _LONG_S else self.failures + 1
-            pause_s = _RESTART_S[min(self.failures, len(_RESTART_S)) - 1]
-            _log.error("%s ended with %s; restarting in %.1f s", self.name, end, pause_s)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._leaving.wait(), pause_s)
-
-    async def _run(self) -> int | None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                self.process = await self._start(theirs.fileno())
-            except OSError:
-                ours.close()
-                raise
-        reader, self._writer = await asyncio.open_connection(sock=ours, limit=2**20)
-        self.send({"init": self._init()})
-        if self._leaving.is_set():
-            self.send({"leave": True})  # whoever said so found no process yet
-        try:
-            async for line in reader:
-                self.heartbeat_s = time.monotonic()
-                if "ready" in orjson.loads(line):
-                    self.ready = True
-                    self.first_ready.set()
-        except (OSError, ValueError):
-            pass  # a child that died in the middle of a line
-        finally:
-            self.ready = False
-            self._writer.close()
-            self._writer = None
-        return await self.process.wait()
-
-    async def _start(self, control_fd: int) -> asyncio.subprocess.Process:
-        # They inherit the mask: from its first instruction on, a child is deaf to what it must not act upon.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SUPERVISORS)
-        try:
-            return await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",  # the folder that we were started in may hold a proxy.py or json.py of its own
-                "-m",
-                self._module,
-                "--control",
-                str(control_fd),
-                stdin=asyncio.subprocess.DEVNULL,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},  # what we could import, they can
-                pass_fds=(control_fd, *self._fds),
-            )
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SUPERVISORS)
-
-
 class _Supervisor:
-    def __init__(self, settings: Settings, policies: PolicySet, listener: socket.socket, directory: str) -> None:
+    def __init__(self, settings: Settings, policies: PolicySet, sockets: Listeners, directory: str) -> None:
         self.settings = settings
         self.policies = policies
         self.policy_loaded_at_s = time.time()
@@ -179,15 +77,30 @@ class _Supervisor:
         self.leaving = asyncio.Event()
         self._hurried = False
         self._directory = directory
-        self._intake = _unix_listener(f"{directory}/intake")
-        self._admin = _unix_listener(f"{directory}/admin")
-        self.recorder = _Child(
-            "recorder", "proxy.recorder", (self._intake.fileno(), self._admin.fileno()), self._recorder_init
+        self._sockets = sockets
+        self._replacing: asyncio.Task[None] | None = None
+        self._succession: asyncio.Task[None] | None = None
+        self._draining: set[asyncio.Task[None]] = set()
+        self._heir: dict[str, str | bool] = {"linger": True} if sockets.kept else {}
+        """What workers are told at the end, where somebody else listens on."""
+        self.admin_server: asyncio.Server | None = None
+        self._intake = unix(f"{directory}/intake")
+        self._admin = unix(f"{directory}/admin")
+        self.recorder = Child(
+            "recorder",
+            "proxy.recorder",
+            (self._intake.fileno(), self._admin.fileno()),
+            self._recorder_init,
+            _RECORDER_SILENCE_LOOKS,
         )
-        self.workers = [
-            _Child(f"worker {index}", "proxy.relay", (listener.fileno(),), self._worker_init(index, listener.fileno()))
-            for index in range(settings.workers)
-        ]
+        self.workers = [self._worker(index) for index in range(settings.workers)]
+        self.others: list[Child] = []
+        """Workers that are not counted on: they only start, or drain."""
+
+    def _worker(self, index: int) -> Child:
+        listen_fd = self._sockets.data.fileno()
+        init = self._worker_init(index, listen_fd)
+        return Child(f"worker {index}", "proxy.relay", (listen_fd,), init, _WORKER_SILENCE_LOOKS)
 
     def _recorder_init(self) -> dict[str, Any]:
         return {
@@ -197,16 +110,22 @@ class _Supervisor:
             "admin_fd": self._admin.fileno(),
             "version": __version__,
             "settings_digest": digest(self.settings),
+            "supervisor_pid": os.getpid(),
         }
 
     def _worker_init(self, index: int, listen_fd: int) -> Callable[[], dict[str, Any]]:
         return lambda: {
             "settings": orjson.Fragment(to_json(self.settings)),
             "policy": self.policies.document,
-            "intake": f"{self._directory}/intake",
+            "intake": self.intake_path,
             "index": index,
             "listen_fd": listen_fd,
         }
+
+    @property
+    def intake_path(self) -> str:
+        """Where workers connect to hand over their records."""
+        return f"{self._directory}/intake"
 
     def _policy_message(self) -> dict[str, Any]:
         state = {
@@ -242,7 +161,7 @@ class _Supervisor:
                     rule.name: self._rules_since_s[rule.name] if rule.name in same else self.policy_loaded_at_s
                     for rule in policies.rules
                 }
-                for worker in self.workers:
+                for worker in (*self.workers, *self.others):
                     worker.send({"policy": policies.document})
         self.recorder.send(self._policy_message())
 
@@ -254,17 +173,19 @@ class _Supervisor:
                 self.reload()
 
     async def watch(self) -> None:
-        """Look at the policies file until told to leave."""
+        """Look at the policies file and at the children until told to leave."""
         while not self.leaving.is_set():
-            asyncio.get_running_loop().call_soon(self.look)  # where a mistake of ours is logged and ends nothing
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self.look)  # where a mistake of ours is logged and ends nothing
+            for child in (*self.workers, *self.others, self.recorder):
+                loop.call_soon(child.look)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.leaving.wait(), _LOOK_S)
 
     @property
     def ready_workers(self) -> int:
         """Workers that said something lately."""
-        now_s = time.monotonic()
-        return sum(worker.ready and now_s - worker.heartbeat_s < _HEARTBEAT_S for worker in self.workers)
+        return sum(worker.is_ready for worker in self.workers)
 
     async def start(self) -> None:
         """Wait until every worker is ready, or we are told to leave.
@@ -282,13 +203,78 @@ class _Supervisor:
                     raise StartError(f"{worker.name} was not ready within {_START_S:.0f} s")
             await asyncio.wait([leaving], timeout=0.01)
 
+    def replace_workers(self) -> None:
+        """Begin to replace them, unless that is going on."""
+        if self.leaving.is_set() or (self._replacing is not None and not self._replacing.done()):
+            _log.info("workers are not replaced: it is going on, or we leave")
+            return
+        self._replacing = asyncio.get_running_loop().create_task(self._replace_workers())
+
+    async def _replace_workers(self) -> None:
+        """One after the other: each drains when the next of its place is ready."""
+        for index, old in enumerate(self.workers):
+            fresh = self._worker(index)
+            self.others.append(fresh)
+            try:
+                await asyncio.wait_for(fresh.first_ready.wait(), _START_S)
+            except TimeoutError:
+                _log.error("worker %d is not replaced: the new one was not ready within %.0f s", index, _START_S)
+                fresh.leave()
+                await self._until_gone(fresh)
+                return
+            if self.leaving.is_set():
+                return
+            self.workers[index] = fresh
+            self.others.remove(fresh)
+            self.others.append(old)
+            old.leave(linger=True)
+            self._draining.add(draining := asyncio.get_running_loop().create_task(self._until_gone(old)))
+            draining.add_done_callback(self._draining.discard)
+        _log.info("workers replaced")
+
+    async def _until_gone(self, worker: Child) -> None:
+        drain_s = self.settings.timeouts.drain_s
+        await _ended([worker], None if drain_s is None else drain_s + _LEAVE_S)
+        self.others.remove(worker)
+
+    def succeed(self) -> None:
+        """Begin to hand over to a successor, unless that is going on."""
+        if self.leaving.is_set() or (self._succession is not None and not self._succession.done()):
+            _log.info("no successor is started: one is starting, or we leave")
+            return
+        self._succession = asyncio.get_running_loop().create_task(self._hand_over())
+
+    async def _hand_over(self) -> None:
+        try:
+            successor = Successor.start(self._sockets, os.environ)
+        except OSError as error:
+            _log.error("no successor can be started, still serving: %s", error.strerror)
+            return
+        try:
+            intake = await successor.ready()
+        except HandoverError as error:
+            _log.error("the successor did not get ready, still serving: %s", error)
+            return
+        except asyncio.CancelledError:  # told to leave: so is it
+            successor.end()
+            raise
+        _log.info("process %d took over", successor.process.pid)
+        notify(os.environ, f"MAINPID={successor.process.pid}")
+        self._heir = {"linger": True, "intake": intake}
+        if self.admin_server is not None:
+            self.admin_server.close()
+        self._begin_to_leave()
+
     def stop(self) -> None:
         """The first signal drains; the second ends running answers now, with their records; a third waits for nothing."""
         if not self.leaving.is_set():
-            _log.info("leaving once running answers have ended")
-            self.leaving.set()
+            notify(os.environ, "STOPPING=1")
+            for task in (self._succession, self._replacing):
+                if task is not None:
+                    task.cancel()
+            self._begin_to_leave()
             return
-        late = [worker for worker in self.workers if not worker.task.done()] or [self.recorder]
+        late = [worker for worker in (*self.workers, *self.others) if not worker.task.done()] or [self.recorder]
         _log.warning("told again to leave: not waiting for %s", ", ".join(child.name for child in late))
         for child in late:
             if self._hurried or child is self.recorder:
@@ -297,12 +283,17 @@ class _Supervisor:
                 child.send({"hurry": True})
         self._hurried = True
 
+    def _begin_to_leave(self) -> None:
+        _log.info("leaving once running answers have ended")
+        self.leaving.set()
+
     async def leave(self) -> None:
         """Drain the workers, then let the recorder flush what they sent last."""
         drain_s = self.settings.timeouts.drain_s
-        for worker in self.workers:
-            worker.leave()
-        await _ended(self.workers, None if drain_s is None else drain_s + _LEAVE_S)
+        workers = [*self.workers, *self.others]
+        for worker in workers:
+            worker.leave(**self._heir)
+        await _ended(workers, None if drain_s is None else drain_s + _LEAVE_S)
         self.recorder.leave()
         await _ended([self.recorder], _LEAVE_S + 1)
 
@@ -382,7 +373,7 @@ async def _reply(writer: asyncio.StreamWriter, method: bytes, status: int, body:
     await writer.drain()
 
 
-async def _ended(children: list[_Child], timeout_s: float | None) -> None:
+async def _ended(children: list[Child], timeout_s: float | None) -> None:
     if not children:
         return
     _, late = await asyncio.wait([child.task for child in children], timeout=timeout_s)
@@ -411,70 +402,61 @@ def _changed_s(path: Path | None, now_s: float) -> float:
         return now_s
 
 
-def _listener(address: Address) -> socket.socket:
-    try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        sock = socket.socket(found[0], socket.SOCK_STREAM)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(found[4])
-        sock.listen(_BACKLOG)
-    except OSError as error:
-        raise StartError(f"cannot listen on {address}: {error.strerror or error}") from error
-    sock.setblocking(False)
-    return sock
-
-
-def _unix_listener(path: str) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.bind(path)
-    except OSError as error:
-        sock.close()
-        raise StartError(f"cannot listen on {path}: {error.strerror or error}") from error
-    sock.listen(_BACKLOG)
-    sock.setblocking(False)
-    return sock
-
-
 def _url(sock: socket.socket, scheme: str) -> str:
     host, port = sock.getsockname()[:2]
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 async def _serve(settings: Settings, policies: PolicySet, directory: str, say: Callable[[str], None]) -> None:
-    listener = _listener(settings.listen)
-    admin_listener = _listener(settings.admin)
-    supervisor = _Supervisor(settings, policies, listener, directory)
+    sockets, predecessor = listeners(settings, os.environ)
+    supervisor = _Supervisor(settings, policies, sockets, directory)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, supervisor.stop)
-    loop.add_signal_handler(signal.SIGHUP, supervisor.reload)
-    admin = await asyncio.start_server(supervisor.admin, sock=admin_listener, limit=_ADMIN_HEAD_BYTES)
+    loop.set_exception_handler(logs.report)
+    for numbers, act in (
+        ((signal.SIGTERM, signal.SIGINT), supervisor.stop),
+        ((signal.SIGHUP,), supervisor.reload),
+        ((signal.SIGUSR1,), supervisor.replace_workers),
+        ((signal.SIGUSR2,), supervisor.succeed),
+    ):
+        for number in numbers:
+            loop.add_signal_handler(number, act)
+            signal.pthread_sigmask(
+                signal.SIG_UNBLOCK, {number}
+            )  # a predecessor may have been starting children of its own
+
+    async def answer_admin() -> None:
+        supervisor.admin_server = await asyncio.start_server(
+            supervisor.admin, sock=sockets.admin, limit=_ADMIN_HEAD_BYTES
+        )
+
     try:
+        if predecessor is None:  # else it answers until we are ready
+            await answer_admin()
         await supervisor.start()
+        if predecessor is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(supervisor.recorder.first_ready.wait(), _RECORDER_START_S)
+            await answer_admin()
+            predecessor.ready(supervisor.intake_path)
         if not supervisor.leaving.is_set():
-            say(f"listening on {_url(listener, 'https' if settings.listen_tls else 'http')}/v1")
-            say(f"admin on {_url(admin_listener, 'http')}")
+            say(f"listening on {_url(sockets.data, 'https' if settings.listen_tls else 'http')}/v1")
+            say(f"admin on {_url(sockets.admin, 'http')}")
+            notify(os.environ, "READY=1")
         await supervisor.watch()
     finally:
-        # From here new connections are refused, unless a successor listens on the same socket.
-        listener.close()
+        # From here new connections are refused, unless a successor or a service manager listens on the same socket.
+        sockets.data.close()
         await supervisor.leave()
-        admin.close()
+        if supervisor.admin_server is not None:
+            supervisor.admin_server.close()
+        sockets.admin.close()
 
 
 def run(settings: Settings, policies: PolicySet, say: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT; `say` gets the two ready lines.
+    """Serve until SIGTERM, SIGINT or a successor; `say` gets the two ready lines.
 
     Raises:
         StartError: an address cannot be bound, or the workers cannot start.
     """
-    # Unix socket paths are limited to some 100 bytes, so the directory is the system's, readable by us alone.
-    try:
-        directory = tempfile.mkdtemp(prefix="lengthwise-")
-    except OSError as error:
-        raise StartError(f"cannot make a folder for sockets: {error.strerror or error}") from error
-    try:
+    with socket_folder() as directory:
         asyncio.run(_serve(settings, policies, directory, say))
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from proxy import settings as module
 from proxy.errors import Mistake, SettingsError
 from proxy.policy.rules import EMPTY, PolicySet
 from proxy.settings import (
@@ -18,11 +19,13 @@ from proxy.settings import (
     Ledger,
     Limits,
     ListenTls,
+    Logs,
     Settings,
     Telemetry,
     Timeouts,
     Upstream,
     UpstreamTls,
+    admin_address,
     digest,
     from_json,
     ledger_path,
@@ -175,9 +178,49 @@ def test_flags_may_be_typed_already(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("source", [{"text": "workers: auto"}, {"flags": {"workers": "auto"}}])
-def test_auto_workers_are_one_for_each_processor(source: dict[str, Any]) -> None:
-    """`auto` is a number once loaded."""
-    assert loaded(**source)[0].workers == os.cpu_count()
+def test_auto_workers_are_one_for_each_processor(
+    source: dict[str, Any], monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    """`auto` is a number once loaded: of the processors that this process may use."""
+    monkeypatch.setattr(module, "_CPU_MAX", folder / "no control groups")
+    assert loaded(**source)[0].workers == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    ("quota", "workers"), [("150000 100000", 2), ("50000 100000", 1), ("100000000 100000", None), ("max 100000", None)]
+)
+def test_auto_workers_fit_a_containers_quota(
+    quota: str, workers: int | None, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    """Rounded up, at least one, at most the processors; without a quota all of them."""
+    monkeypatch.setattr(module, "_CPU_MAX", folder / "cpu.max")
+    (folder / "cpu.max").write_text(f"{quota}\n")
+    processors = len(os.sched_getaffinity(0))
+    assert loaded("workers: auto")[0].workers == min(workers or processors, processors)
+
+
+def test_logs_are_set_by_flags_variables_and_file() -> None:
+    """In this order."""
+    text, environ = "logs: {level: error, format: json, exchanges: true}", {"LENGTHWISE_LOGS__LEVEL": "warning"}
+    assert loaded(text)[0].logs == Logs("error", "json", exchanges=True)
+    assert loaded(text, {"log-format": "console"}, environ)[0].logs == Logs("warning", "console", exchanges=True)
+    (mistake,) = mistakes(None, {"log-level": "loud"})
+    assert (mistake.path, mistake.message) == ("--log-level", "expected one of debug, info, warning, error")
+
+
+def test_the_admin_port_is_found_whatever_else_is_wrong_with_the_rules(folder: Path) -> None:
+    """By the flag alone, or by the settings; a port that the system chooses is none to connect to."""
+    (folder / "lengthwise.yaml").write_text("admin: 127.0.0.1:7777\npolicies: missing.yaml")
+    assert admin_address(None, None, {}) == Address("127.0.0.1", 7777)
+    assert admin_address(folder / "missing", "[::1]:8", {}) == Address("::1", 8)
+    for config, flag, path in (
+        (folder / "missing", None, str(folder / "missing")),
+        (None, "7777", "--admin"),
+        (None, "127.0.0.1:0", "--admin"),
+    ):
+        with pytest.raises(SettingsError) as caught:
+            admin_address(config, flag, {})
+        assert [mistake.path for mistake in caught.value.mistakes] == [path]
 
 
 def test_variables_reach_every_depth(folder: Path) -> None:

@@ -20,6 +20,7 @@ import aiohttp
 import certifi
 import pytest
 
+from proxy.handover import Listeners
 from proxy.lab.simulator import SimulatorOptions, make_app
 from proxy.lab.simulator import serving as simulating
 from proxy.policy.rules import EMPTY, PolicySet
@@ -379,6 +380,30 @@ def test_without_a_recorder_its_paths_say_so_and_traffic_goes_on(tmp_path: Path)
         assert "Traceback" not in served.log
 
 
+def test_a_worker_that_hangs_is_killed_and_replaced() -> None:
+    """Stopped, it says nothing for ten seconds: its sibling serves, then there are two again."""
+    with serving(NOWHERE | {"workers": 2}) as served:
+        before = workers(served)
+        os.kill(before[0], signal.SIGSTOP)
+        wait_until(lambda: gone(before[:1]))
+        assert answers(served)
+        wait_until(lambda: json.loads(served.get("/readyz")[1])["workers_ready"] == 2)
+        assert set(workers(served)) & set(before) == {before[1]}
+        assert re.search(r"worker \d hangs: it said nothing for 10 s, and is killed", served.log)
+
+
+def test_workers_are_replaced_one_after_the_other() -> None:
+    """SIGUSR1: all are new, none was missed meanwhile, and the recorder is the same."""
+    with serving(NOWHERE | {"workers": 2}) as served:
+        before, same = workers(served), recorder(served)
+        served.process.send_signal(signal.SIGUSR1)
+        wait_until(lambda: "workers replaced" in served.log and gone(before))
+        assert served.get("/readyz") == (200, '{"status":"ok","workers_ready":2,"workers":2}\n')
+        assert answers(served)
+        assert recorder(served) == same
+        assert "restarting" not in served.log
+
+
 # Policies -----------------------------------------------------------------------------------------------------------
 
 
@@ -519,7 +544,7 @@ async def looking(settings: Settings, policies: PolicySet, folder: Path) -> Asyn
         telemetry=Telemetry(traces="none", metrics="none"),
     )
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        supervisor = _Supervisor(quiet, policies, listener, str(folder))
+        supervisor = _Supervisor(quiet, policies, Listeners(listener, listener, {}), str(folder))
         await asyncio.sleep(0)  # each child's task has asked for its process
         try:
             yield supervisor
@@ -712,7 +737,7 @@ async def test_children_that_are_only_being_started_leave_too(tmp_path: Path, ca
         timeouts=Timeouts(drain_s=0.1), ledger=Ledger(None), telemetry=Telemetry(traces="none", metrics="none")
     )
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        started = _Supervisor(settings, EMPTY, listener, str(tmp_path))
+        started = _Supervisor(settings, EMPTY, Listeners(listener, listener, {}), str(tmp_path))
         await asyncio.sleep(0)  # each child's task has asked for its process
         assert [child.process for child in (*started.workers, started.recorder)] == [None, None]
         await started.leave()

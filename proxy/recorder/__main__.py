@@ -5,9 +5,10 @@ import asyncio
 import logging
 import os
 import socket
-import sys
 
+from proxy import logs
 from proxy.recorder import export, process
+from proxy.settings import Logs
 
 
 def main() -> int:
@@ -15,9 +16,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m proxy.recorder", description="Started by `lengthwise serve`.")
     parser.add_argument("--control", type=int, required=True, metavar="FD", help="inherited control channel")
     arguments = parser.parse_args()
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s recorder %(levelname)s %(message)s", force=True
-    )
+    logs.configure(Logs(), "recorder")  # until the settings come
     export.quiet_sdk()
     return asyncio.run(process.run(socket.socket(fileno=arguments.control), os.environ))
 

@@ -1,35 +1,36 @@
 """The way out over OTLP: which exporters, what became of what they were given, and an end that does not wait.
 
-Layer: recorder. Endpoint, headers, certificates, compression and temporality are the SDK's standard variables; here are
-only what it lacks: a choice of protocol by variable, counts of what was exported, failed and dropped, one log line
-instead of many, and a shutdown with a bound (the SDK's own waits up to 30 s for a collector that is away).
+Layer: recorder. Endpoint, headers, certificates, compression, time-outs and retries are the SDK's, by its standard variables; here
+are only what it lacks: a choice of protocol by variable, counts of what was exported, failed and dropped, one log line instead of
+many, and a shutdown with a bound (the SDK's own waits up to 30 s for a collector that is away). Spans arrive encoded, see `otlp`.
 
 Source: opentelemetry.io/docs/specs/otel/protocol/exporter; ARCHITECTURE.md 5.8.
 """
 
+import asyncio
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry.sdk.metrics.export import (
-    MetricExporter,
-    MetricExportResult,
-    MetricsData,
-    PeriodicExportingMetricReader,
-)
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
 
-__all__ = ["ExportCounts", "SpanOutlet", "configured", "metric_reader", "protocol_of", "quiet_sdk", "run_bounded"]
+if TYPE_CHECKING:
+    import requests
+
+__all__ = ["ExportCounts", "MetricOutlet", "SpanOutlet", "configured", "protocol_of", "quiet_sdk", "run_bounded"]
 
 _QUEUE_SPANS: Final = 8192
-_BATCH_SPANS: Final = 64
+_BATCH_SPANS: Final = 256
 _DELAY_MS: Final = 1000
+_INTERVAL_MS: Final = 60_000
 _TIMEOUT_S: Final = 3.0
 _LOG_EVERY_S: Final = 60.0
+_ANSWER_BYTES: Final = 65536
 
 log = logging.getLogger(__name__)
 
@@ -44,17 +45,22 @@ class ExportCounts:
     failed: int = 0
     dropped: int = 0
     """Never given to the exporter: its queue was full."""
+    failing: bool = False
+    """True when the last attempt failed."""
     last_failure: str | None = None
     """Kind of the last failure: an exception's name, an HTTP status, a gRPC code."""
     _logged_s: float = field(default=float("-inf"), repr=False)
+
+    def outcomes(self) -> dict[str, int]:
+        """The three counts by their names."""
+        return {"exported": self.exported, "failed": self.failed, "dropped": self.dropped}
 
     def status(self) -> dict[str, object]:
         """For `/status`."""
         return {
             "protocol": self.protocol,
-            "exported": self.exported,
-            "failed": self.failed,
-            "dropped": self.dropped,
+            **self.outcomes(),
+            "failing": self.failing,
             "last_failure": self.last_failure,
         }
 
@@ -90,82 +96,84 @@ def protocol_of(signal: str, environ: Mapping[str, str]) -> str:
     return "grpc" if (name or "").strip().lower() == "grpc" else "http/protobuf"
 
 
-def metric_reader(counts: ExportCounts, environ: Mapping[str, str]) -> PeriodicExportingMetricReader:
-    """A reader that exports the metrics over OTLP every OTEL_METRIC_EXPORT_INTERVAL (60 s)."""
-    return PeriodicExportingMetricReader(_CountedMetrics(_metric_exporter(counts.protocol, environ), counts))
-
-
 class SpanOutlet:
-    """A bounded queue of spans and the thread that exports them."""
+    """A bounded queue of encoded spans and the thread that exports them, in batches, at the latest after a second."""
 
-    def __init__(self, counts: ExportCounts, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, counts: ExportCounts, request: Callable[[Sequence[bytes]], bytes], environ: Mapping[str, str]
+    ) -> None:
+        """`request` makes an `ExportTraceServiceRequest` of encoded spans."""
         self._counts = counts
-        self._queue_spans = _natural(environ, "OTEL_BSP_MAX_QUEUE_SIZE", _QUEUE_SPANS)
-        batch_spans = _natural(environ, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", _BATCH_SPANS)
-        self._exporter = _CountedSpans(_span_exporter(counts.protocol, environ), counts)
-        self._processor = BatchSpanProcessor(
-            self._exporter,
-            max_queue_size=self._queue_spans,
-            schedule_delay_millis=_natural(environ, "OTEL_BSP_SCHEDULE_DELAY", _DELAY_MS),
-            max_export_batch_size=min(batch_spans, self._queue_spans),
-        )
-        self._given = 0
+        self._queue: deque[bytes] = deque()
+        self._most = _natural(environ, "OTEL_BSP_MAX_QUEUE_SIZE", _QUEUE_SPANS)
+        self._batch = min(_natural(environ, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", _BATCH_SPANS), self._most)
+        self._delay_s = _natural(environ, "OTEL_BSP_SCHEDULE_DELAY", _DELAY_MS) / 1000
+        self._request = request
+        self._export, self._close = _span_exporter(counts.protocol, environ)
+        self._due = threading.Event()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="spans", daemon=True)
+        self._thread.start()
 
-    def put(self, spans: Sequence[ReadableSpan]) -> None:
-        """Queue finished spans; never waits. What does not fit is counted, before the SDK would drop it silently."""
+    def put(self, spans: Sequence[bytes]) -> None:
+        """Queue finished spans; never waits. What does not fit is counted."""
         for span in spans:
-            if self._given - self._exporter.taken >= self._queue_spans:
+            if len(self._queue) >= self._most:
                 self._counts.dropped += 1
                 self._counts.complain()
-                continue
-            self._given += 1
-            self._processor.on_end(span)
+            else:
+                self._queue.append(span)
+        if len(self._queue) >= self._batch:
+            self._due.set()
 
     def shutdown(self) -> None:
         """Export what is queued; may take as long as the collector lets it: call through `run_bounded`."""
-        self._processor.shutdown()  # type: ignore[no-untyped-call]
+        self._closing = True
+        self._due.set()
+        self._thread.join()
+        self._close()
+
+    def _run(self) -> None:
+        while not self._closing or self._queue:
+            self._due.wait(self._delay_s)
+            self._due.clear()
+            waiting = len(
+                self._queue
+            )  # so many at least; what comes meanwhile fills a batch or waits for the next time
+            while waiting > 0 or len(self._queue) >= self._batch:
+                spans = [self._queue.popleft() for _ in range(min(self._batch, len(self._queue)))]
+                waiting -= len(spans)
+                _count(self._counts, len(spans), lambda: self._export(self._request(spans)))  # noqa: B023 -- called at once
 
 
-class _CountedSpans(SpanExporter):
-    """Counts what the exporter below it does."""
+class MetricOutlet:
+    """Exports the metrics every OTEL_METRIC_EXPORT_INTERVAL (60 s), and a last time."""
 
-    def __init__(self, inner: SpanExporter, counts: ExportCounts) -> None:
-        self._inner = inner
+    def __init__(self, counts: ExportCounts, take: Callable[[int], MetricsData], environ: Mapping[str, str]) -> None:
+        """`take` is called on the event loop with the time in unix ns; its result is encoded and sent by a thread."""
         self._counts = counts
-        self.taken = 0
+        self._take = take
+        self._interval_s = _natural(environ, "OTEL_METRIC_EXPORT_INTERVAL", _INTERVAL_MS) / 1000
+        self._exporter = _metric_exporter(counts.protocol, environ)
 
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Export one batch; an exporter that raises has failed."""
-        self.taken += len(spans)
-        _count(self._counts, len(spans), lambda: self._inner.export(spans) is SpanExportResult.SUCCESS)
-        return SpanExportResult.SUCCESS
+    async def run(self) -> None:
+        """Export until cancelled. An export that hangs delays the next one, and nothing else."""
+        while True:
+            await asyncio.sleep(self._interval_s)
+            await asyncio.to_thread(self._export, self._take(time.time_ns()))
 
-    def shutdown(self) -> None:
-        """Close the connection."""
-        self._inner.shutdown()
+    def last(self) -> Callable[[], None]:
+        """Take the last metrics now; what it returns exports them, for as long as the collector lets it."""
+        data = self._take(time.time_ns())
 
+        def export() -> None:
+            self._export(data)
+            self._exporter.shutdown()
 
-class _CountedMetrics(MetricExporter):
-    """Counts what the exporter below it does."""
+        return export
 
-    def __init__(self, inner: MetricExporter, counts: ExportCounts) -> None:
-        # the SDK's readers take both from these attributes; there is no public way to ask the exporter
-        super().__init__(inner._preferred_temporality, inner._preferred_aggregation)  # noqa: SLF001 -- see above
-        self._inner = inner
-        self._counts = counts
-
-    def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
-        """Export one collection; an exporter that raises has failed."""
-        _count(self._counts, 1, lambda: self._inner.export(metrics_data, timeout_millis) is MetricExportResult.SUCCESS)
-        return MetricExportResult.SUCCESS
-
-    def force_flush(self, timeout_millis: float = 10_000) -> bool:
-        """Nothing is buffered."""
-        return True
-
-    def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
-        """Close the connection."""
-        self._inner.shutdown()
+    def _export(self, data: MetricsData) -> None:
+        _count(self._counts, 1, lambda: self._exporter.export(data) is MetricExportResult.SUCCESS)
 
 
 def _count(counts: ExportCounts, items: int, export: Callable[[], bool]) -> None:
@@ -175,6 +183,7 @@ def _count(counts: ExportCounts, items: int, export: Callable[[], bool]) -> None
     except Exception as error:  # noqa: BLE001 -- a third party's exporter must not end the thread that runs it
         _reasons.last.kind = type(error).__name__
         taken = False
+    counts.failing = not taken
     if taken:
         counts.exported += items
     else:
@@ -203,18 +212,44 @@ def _options(signal: str, environ: Mapping[str, str], gzip: object) -> dict[str,
 # The gRPC library costs a tenth of a second and its own threads, so each protocol is imported only when it is asked for.
 
 
-def _span_exporter(protocol: str, environ: Mapping[str, str]) -> SpanExporter:
+def _span_exporter(protocol: str, environ: Mapping[str, str]) -> tuple[Callable[[bytes], bool], Callable[[], None]]:
+    """What exports a request and says whether it was taken, and what closes the connection.
+
+    The SDK's exporters take its own spans only, so this reaches below: to the step after their encoding. `pyproject.toml` holds
+    them to the versions of which that is known.
+    """
     if protocol == "grpc":
         from grpc import Compression as GrpcCompression  # type: ignore[import-untyped] # noqa: PLC0415 -- see above
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415
             OTLPSpanExporter as GrpcSpanExporter,
         )
+        from opentelemetry.sdk.trace.export import SpanExportResult  # noqa: PLC0415
 
-        return GrpcSpanExporter(**_options("traces", environ, GrpcCompression.Gzip))
+        class Encoded(GrpcSpanExporter):
+            """Takes a request for spans."""
+
+            def _translate_data(self, data: Any) -> ExportTraceServiceRequest:
+                request: ExportTraceServiceRequest = data
+                return request
+
+            def _count_data(self, data: Any) -> int:
+                return 1
+
+        grpc_exporter = Encoded(**_options("traces", environ, GrpcCompression.Gzip))
+
+        def export_grpc(request: bytes) -> bool:
+            return grpc_exporter._export(ExportTraceServiceRequest.FromString(request)) is SpanExportResult.SUCCESS  # noqa: SLF001 -- see above
+
+        return export_grpc, grpc_exporter.shutdown
     from opentelemetry.exporter.otlp.proto.http import Compression  # noqa: PLC0415
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
 
-    return OTLPSpanExporter(**_options("traces", environ, Compression.Gzip))
+    http_exporter = OTLPSpanExporter(**_options("traces", environ, Compression.Gzip), session=_session())
+
+    def export_http(request: bytes) -> bool:
+        return http_exporter._client.export(request).success  # noqa: SLF001 -- see above
+
+    return export_http, http_exporter.shutdown
 
 
 def _metric_exporter(protocol: str, environ: Mapping[str, str]) -> MetricExporter:
@@ -228,7 +263,28 @@ def _metric_exporter(protocol: str, environ: Mapping[str, str]) -> MetricExporte
     from opentelemetry.exporter.otlp.proto.http import Compression  # noqa: PLC0415
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter  # noqa: PLC0415
 
-    return OTLPMetricExporter(**_options("metrics", environ, Compression.Gzip))
+    return OTLPMetricExporter(**_options("metrics", environ, Compression.Gzip), session=_session())
+
+
+def _session() -> "requests.Session":
+    import requests  # noqa: PLC0415 -- as above
+
+    class Session(requests.Session):
+        """One whose certificate is the named one, and that reads little of what a collector answers."""
+
+        def merge_environment_settings(self, *args: Any) -> Any:
+            """What requests does, but that REQUESTS_CA_BUNDLE does not beat OTEL_EXPORTER_OTLP_CERTIFICATE."""
+            merged = super().merge_environment_settings(*args)
+            return merged if self.verify is True else {**merged, "verify": self.verify}
+
+        def request(self, *args: Any, **options: Any) -> requests.Response:
+            """One request; an answer that is longer than any collector's costs its connection, not our memory."""
+            answer = super().request(*args, **(options | {"stream": True}))
+            if len(answer.raw.read(_ANSWER_BYTES)) == _ANSWER_BYTES:
+                answer.close()
+            return answer
+
+    return Session()
 
 
 def _natural(environ: Mapping[str, str], name: str, default: int) -> int:

@@ -61,8 +61,8 @@ class Intake:
         for link in self._links:
             link.tell(line)
 
-    async def drain(self, within_s: float) -> None:
-        """Accept nobody new, and wait until every worker has closed its link or the time is up."""
+    async def drain(self, within_s: float | None) -> None:
+        """Accept nobody new, and wait until every worker has closed its link or the time is up; None waits forever."""
         if self._server is not None:
             self._server.close()
         with contextlib.suppress(TimeoutError):

@@ -22,8 +22,10 @@ from proxy.record import LEDGER_VERSION, Action, End, ExchangeRecord, ShadowDeci
 
 __all__ = ["COLUMNS", "Ledger", "LedgerError", "recent_lengths", "row", "shadow_json"]
 
-_BUSY_S: Final = 0.1
-"""How long a commit waits for another writer: rows are worth less than the records behind them."""
+_BUSY_S: Final = 1.0
+"""How long a commit waits for another writer: longer than the recorder of a supervisor that is being succeeded holds it."""
+_STILL_BUSY_S: Final = 0.1
+"""How long, while the one before waited in vain: rows are worth less than the records behind them."""
 _SLICE_ROWS: Final = 2000
 _LENGTHS: Final = 100_000
 _INT64 = range(-(2**63), 2**63)
@@ -108,7 +110,9 @@ _CREATE = (
     "CREATE INDEX exchange_started_at ON exchange (started_at)",
     f"PRAGMA user_version = {LEDGER_VERSION}",
 )
-_INSERT = f"INSERT OR IGNORE INTO exchange VALUES ({', '.join('?' * len(_TABLE))})"  # noqa: S608 -- question marks only
+_NAMED = ", ".join(f'"{name}"' for name in COLUMNS)
+"""Named, for the table may get columns of a later version while this one still writes."""
+_INSERT = f"INSERT OR IGNORE INTO exchange ({_NAMED}) VALUES ({', '.join('?' * len(_TABLE))})"  # noqa: S608 -- no values
 
 
 def row(record: ExchangeRecord) -> tuple[Value, ...]:
@@ -172,14 +176,15 @@ class Ledger:
         self._connection.execute("PRAGMA synchronous = NORMAL")
         if not version:
             self._connection.execute("BEGIN IMMEDIATE")
-            for statement in _CREATE:
+            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+            for statement in () if version else _CREATE:  # another recorder may have been there first
                 self._connection.execute(statement)
             self._connection.execute("COMMIT")
         columns = tuple(name for _, name, *_ in self._connection.execute("PRAGMA table_info(exchange)"))
         if columns == COLUMNS[: len(columns)] and len(columns) >= _FIRST_COLUMNS:
             for name, kind, _ in _TABLE[len(columns) :]:  # columns that came since are added at the end
                 self._connection.execute(f'ALTER TABLE exchange ADD COLUMN "{name}" {kind}')
-        elif columns != COLUMNS:
+        elif columns[: len(COLUMNS)] != COLUMNS:  # a later version may have added some: a step back must not lose rows
             raise LedgerError("the ledger's table has other columns than its version says: name another file")
 
     def write(self, records: Sequence[ExchangeRecord]) -> bool:
@@ -199,7 +204,10 @@ class Ledger:
             self.failed += len(rows)
             self.error = _reason(error)
             self._roll_back()
+            self._wait_at_most(_STILL_BUSY_S)
             return False
+        if self.error is not None:
+            self._wait_at_most(_BUSY_S)
         written = self._connection.total_changes - before
         self.written += written
         self.failed += len(rows) - written
@@ -238,6 +246,9 @@ class Ledger:
             self._connection.close()
         except sqlite3.Error as error:
             self.error = _reason(error)
+
+    def _wait_at_most(self, seconds: float) -> None:
+        self._connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
 
     def _roll_back(self) -> None:
         try:

@@ -8,15 +8,9 @@ Source: ARCHITECTURE.md 7 "Metrics"; semantic-conventions v1.41.1 docs/gen-ai/ge
 
 from collections.abc import Callable, Iterable, Sequence
 
-from opentelemetry.context import Context
-from opentelemetry.metrics import CallbackOptions, Observation
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import MetricReader
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
-
 from proxy.record import OPAQUE, End, ExchangeRecord
 from proxy.recorder import semconv as names
+from proxy.recorder.series import Counter, Histogram, Instrument, Label, Labels, Observed
 from proxy.recorder.spans import client_error_type, client_start_ns
 from proxy.recorder.workers import Workers
 
@@ -35,7 +29,17 @@ _LIMIT_LABELS = ((256, "le_256"), (1024, "le_1k"), (4096, "le_4k"), (16384, "le_
 _MOST_NAMES = 50
 _LONGEST_NAME = 200
 
-_Labels = dict[str, str | int | bool]
+_MODEL = (names.GEN_AI_REQUEST_MODEL, names.GEN_AI_PROVIDER_NAME)
+_OPERATION = (
+    *_MODEL,
+    names.GEN_AI_OPERATION_NAME,
+    names.GEN_AI_RESPONSE_MODEL,
+    names.SERVER_ADDRESS,
+    names.SERVER_PORT,
+)
+_PACED = (*_MODEL, "stream", "limit")
+
+_Exemplar = tuple[int, int, int]
 
 
 def limit_label(max_tokens: int | None) -> str:
@@ -68,209 +72,222 @@ class Metrics:
 
     def __init__(
         self,
-        readers: Sequence[MetricReader],
-        resource: Resource,
-        version: str,
         workers: Workers,
         models: Iterable[str] = (),
-        *,
-        policy: Callable[[], tuple[bool, Sequence[tuple[str, bool]]]] | None = None,
+        policy: Callable[[], tuple[bool, Sequence[tuple[str, bool]]]] = lambda: (False, ()),
     ) -> None:
         """Make the instruments.
 
         Args:
-            readers: Who collects them.
-            resource: Whose they are.
-            version: Of Lengthwise.
             workers: Their totals.
             models: Models that may be labels; empty: the first seen.
-            policy: Whether the rules on disk are broken, and (rule, armed) of every enforcing rule; called by the reader's
-                thread. None: neither is a metric.
+            policy: Whether the rules on disk are broken, and (rule, armed) of every enforcing rule.
         """
-        # this process decides when to shut down: the SDK's own exit handler waits 30 s for a collector that is away
-        self._provider = MeterProvider(readers, resource, shutdown_on_exit=False)
         self._models = Names(models)
         self._response_models = Names()
         self._error_types = Names(other="_OTHER")
-        self._workers = workers
-        meter = self._provider.get_meter(names.SCOPE, version, names.SCHEMA_URL)
-
-        def histogram(name: str, unit: str, description: str, buckets: Sequence[float]):  # type: ignore[no-untyped-def] # noqa: ANN202 -- the API's Histogram
-            return meter.create_histogram(name, unit, description, explicit_bucket_boundaries_advisory=buckets)
-
-        self._duration = histogram(
+        self._duration = Histogram(
             names.GEN_AI_CLIENT_OPERATION_DURATION,
             "s",
             "Duration of the operation at the upstream.",
+            (*_OPERATION, names.ERROR_TYPE),
             DURATION_BUCKETS_S,
         )
-        self._first_chunk = histogram(
+        self._first_chunk = Histogram(
             names.GEN_AI_CLIENT_OPERATION_TIME_TO_FIRST_CHUNK,
             "s",
             "Start to first body byte of a stream.",
+            _OPERATION,
             DURATION_BUCKETS_S,
         )
-        self._usage = histogram(
-            names.GEN_AI_CLIENT_TOKEN_USAGE, "{token}", "Tokens as the provider counted them.", TOKEN_BUCKETS
+        self._usage = Histogram(
+            names.GEN_AI_CLIENT_TOKEN_USAGE,
+            "{token}",
+            "Tokens as the provider counted them.",
+            (*_OPERATION, names.GEN_AI_TOKEN_TYPE),
+            TOKEN_BUCKETS,
         )
-        self._first_token = histogram(
-            names.LENGTHWISE_TIME_TO_FIRST_TOKEN, "s", "Start to first generated token.", DURATION_BUCKETS_S
+        self._first_token = Histogram(
+            names.LENGTHWISE_TIME_TO_FIRST_TOKEN, "s", "Start to first generated token.", _PACED, DURATION_BUCKETS_S
         )
-        self._per_token = histogram(
+        self._per_token = Histogram(
             names.LENGTHWISE_TIME_PER_OUTPUT_TOKEN,
             "s",
             "Pace of the tokens after the first.",
+            _PACED,
             PER_TOKEN_BUCKETS_S,
         )
-        self._requested = histogram(
-            names.LENGTHWISE_MAX_TOKENS_REQUESTED, "{token}", "Limits as clients sent them.", LIMIT_BUCKETS
+        self._requested = Histogram(
+            names.LENGTHWISE_MAX_TOKENS_REQUESTED, "{token}", "Limits as clients sent them.", _MODEL, LIMIT_BUCKETS
         )
-        self._utilization = histogram(
-            names.LENGTHWISE_MAX_TOKENS_UTILIZATION, "1", "Output tokens by forwarded limit.", UTILIZATION_BUCKETS
+        self._utilization = Histogram(
+            names.LENGTHWISE_MAX_TOKENS_UTILIZATION,
+            "1",
+            "Output tokens by forwarded limit.",
+            _MODEL,
+            UTILIZATION_BUCKETS,
         )
-        self._overhead = histogram(
-            names.LENGTHWISE_OVERHEAD_DURATION, "s", "Time that Lengthwise itself added.", OVERHEAD_BUCKETS_S
+        self._overhead = Histogram(
+            names.LENGTHWISE_OVERHEAD_DURATION,
+            "s",
+            "Time that Lengthwise itself added.",
+            (*_MODEL, "phase"),
+            OVERHEAD_BUCKETS_S,
         )
-        self._decisions = meter.create_counter(
-            names.LENGTHWISE_POLICY_DECISIONS, "{decision}", "Decisions of enforcing and shadow rules."
+        self._decisions = Counter(
+            names.LENGTHWISE_POLICY_DECISIONS,
+            "{decision}",
+            "Decisions of enforcing and shadow rules.",
+            (*_MODEL, "rule", "action", "mode"),
         )
-        self._truncations = meter.create_counter(
-            names.LENGTHWISE_TRUNCATIONS, "{exchange}", "Answers that their limit ended."
+        self._truncations = Counter(
+            names.LENGTHWISE_TRUNCATIONS, "{exchange}", "Answers that their limit ended.", (*_MODEL, "by")
         )
-        self._reserved_unused = meter.create_counter(
-            names.LENGTHWISE_RESERVED_UNUSED_TOKENS, "{token}", "Tokens that were allowed and not generated."
+        self._reserved_unused = Counter(
+            names.LENGTHWISE_RESERVED_UNUSED_TOKENS, "{token}", "Tokens that were allowed and not generated.", _MODEL
         )
-        self._usage_missing = meter.create_counter(
-            names.LENGTHWISE_USAGE_MISSING, "{exchange}", "Complete answers for which the provider reported no usage."
-        )
-        self._ends = meter.create_counter(names.LENGTHWISE_STREAM_ENDS, "{exchange}", "Exchanges by how they ended.")
-        meter.create_observable_counter(
-            names.LENGTHWISE_RECORDS_DROPPED,
-            [self._observe("records_dropped")],
-            "{record}",
-            "Records that workers could not hand over.",
-        )
-        meter.create_observable_counter(
-            names.LENGTHWISE_CONNECTIONS_MALFORMED,
-            [self._observe("connections_malformed")],
-            "{connection}",
-            "Client connections without a parsable request.",
-        )
-        meter.create_observable_up_down_counter(
-            names.LENGTHWISE_EXCHANGES_ACTIVE,
-            [self._observe("exchanges_active")],
+        self._usage_missing = Counter(
+            names.LENGTHWISE_USAGE_MISSING,
             "{exchange}",
-            "Exchanges in progress.",
+            "Complete answers for which the provider reported no usage.",
+            _MODEL,
         )
-        meter.create_observable_gauge(
-            names.LENGTHWISE_WORKERS_READY,
-            [lambda _: [Observation(self._workers.ready)]],
-            "{worker}",
-            "Relay workers that are connected to the recorder.",
+        self._ends = Counter(
+            names.LENGTHWISE_STREAM_ENDS, "{exchange}", "Exchanges by how they ended.", (*_MODEL, "end")
         )
-
-        if policy is not None:
-            meter.create_observable_gauge(
+        self.instruments: tuple[Instrument, ...] = (
+            self._duration,
+            self._first_chunk,
+            self._usage,
+            self._first_token,
+            self._per_token,
+            self._requested,
+            self._utilization,
+            self._overhead,
+            self._decisions,
+            self._truncations,
+            self._reserved_unused,
+            self._usage_missing,
+            self._ends,
+            Observed(
+                names.LENGTHWISE_RECORDS_DROPPED,
+                "{record}",
+                "Records that workers could not hand over.",
+                (),
+                lambda: [((), workers.totals.records_dropped)],
+            ),
+            Observed(
+                names.LENGTHWISE_CONNECTIONS_MALFORMED,
+                "{connection}",
+                "Client connections without a parsable request.",
+                (),
+                lambda: [((), workers.totals.connections_malformed)],
+            ),
+            Observed(
+                names.LENGTHWISE_EXCHANGES_ACTIVE,
+                "{exchange}",
+                "Exchanges in progress.",
+                (),
+                lambda: [((), workers.totals.exchanges_active)],
+                monotonic=False,
+            ),
+            Observed(
+                names.LENGTHWISE_WORKERS_READY,
+                "{worker}",
+                "Relay workers that are connected to the recorder.",
+                (),
+                lambda: [((), workers.ready)],
+                monotonic=False,
+            ),
+            Observed(
                 names.LENGTHWISE_POLICY_RULE_ARMED,
-                [lambda _: [Observation(int(armed), {"rule": rule}) for rule, armed in policy()[1]]],
                 "{rule}",
                 "1 while an enforcing rule enforces, 0 while it is disarmed.",
-            )
-            meter.create_observable_gauge(
+                ("rule",),
+                lambda: [((rule,), int(armed)) for rule, armed in policy()[1]],
+                monotonic=False,
+            ),
+            Observed(
                 names.LENGTHWISE_POLICY_ERROR,
-                [lambda _: [Observation(int(policy()[0]))]],
                 "{error}",
                 "1 while the rules on disk are broken and the last good ones stay.",
-            )
+                (),
+                lambda: [((), int(policy()[0]))],
+                monotonic=False,
+            ),
+        )
 
     def record(self, record: ExchangeRecord) -> None:
         """Count one exchange."""
-        context = _exemplar_context(record)
+        exemplar = _exemplar(record)
         labels = self._labels(record)
-        self._ends.add(1, labels | {"end": record.end.value}, context)
-        for phase, overhead_s in (
-            ("request", record.overhead_request_s),
-            ("first_chunk", record.overhead_first_chunk_s),
-        ):
-            if overhead_s is not None:
-                self._overhead.record(overhead_s, labels | {"phase": phase}, context)
+        self._ends.add(1, (*labels, record.end.value))
+        if (overhead_s := record.overhead_request_s) is not None:
+            self._overhead.record(overhead_s, (*labels, "request"), exemplar)
+        if (overhead_s := record.overhead_first_chunk_s) is not None:
+            self._overhead.record(overhead_s, (*labels, "first_chunk"), exemplar)
         if record.request.dialect == OPAQUE:
             return
-        self._record_policy(record, labels, context)
+        self._record_policy(record, labels, exemplar)
         if record.upstream_tried:
-            self._record_operation(record, labels, context)
-            self._record_answer(record, labels, context)
+            self._record_operation(record, labels, exemplar)
+            self._record_answer(record, labels, exemplar)
 
-    def shutdown(self, timeout_ms: float) -> None:
-        """Collect and export a last time."""
-        self._provider.shutdown(timeout_millis=timeout_ms)
+    def _labels(self, record: ExchangeRecord) -> Labels:
+        model = record.request.model
+        return (None if model is None else self._models.bound(model), record.provider)
 
-    def _labels(self, record: ExchangeRecord) -> _Labels:
-        labels: _Labels = {}
-        if record.request.model is not None:
-            labels[names.GEN_AI_REQUEST_MODEL] = self._models.bound(record.request.model)
-        if record.provider is not None:
-            labels[names.GEN_AI_PROVIDER_NAME] = record.provider
-        return labels
-
-    def _record_policy(self, record: ExchangeRecord, labels: _Labels, context: Context) -> None:
-        decision = record.decision
-        if record.request.requested_max_tokens is not None:
-            self._requested.record(record.request.requested_max_tokens, labels, context)
+    def _record_policy(self, record: ExchangeRecord, labels: Labels, exemplar: _Exemplar | None) -> None:
+        decision, requested = record.decision, record.request.requested_max_tokens
+        if requested is not None:
+            self._requested.record(requested, labels, exemplar)
         if decision.rule is not None:
-            enforced: _Labels = {"rule": decision.rule, "action": decision.action.value, "mode": "enforce"}
-            self._decisions.add(1, labels | enforced, context)
+            self._decisions.add(1, (*labels, decision.rule, decision.action.value, "enforce"))
         for shadow in decision.shadow:
-            shadowed: _Labels = {"rule": shadow.rule, "action": shadow.action.value, "mode": "shadow"}
-            self._decisions.add(1, labels | shadowed, context)
+            self._decisions.add(1, (*labels, shadow.rule, shadow.action.value, "shadow"))
 
-    def _record_operation(self, record: ExchangeRecord, labels: _Labels, context: Context) -> None:
-        labels = labels | {names.GEN_AI_OPERATION_NAME: names.operation_name(record.request.dialect)}
-        if record.response.response_model is not None:
-            labels[names.GEN_AI_RESPONSE_MODEL] = self._response_models.bound(record.response.response_model)
-        if record.server_address is not None:
-            labels[names.SERVER_ADDRESS] = record.server_address
-        if record.server_port is not None:
-            labels[names.SERVER_PORT] = record.server_port
-        error_type = client_error_type(record)
-        outcome: _Labels = {} if error_type is None else {names.ERROR_TYPE: self._error_types.bound(error_type)}
-        self._duration.record((record.ended_ns - client_start_ns(record)) / 1e9, labels | outcome, context)
-        if record.streamed and record.ttfc_s is not None:
-            self._first_chunk.record(record.ttfc_s, labels, context)
-        if record.response.usage is not None:
-            counts = (("input", record.response.usage.input_tokens), ("output", record.response.usage.output_tokens))
-            for kind, tokens in counts:
-                if tokens is not None:
-                    self._usage.record(tokens, labels | {names.GEN_AI_TOKEN_TYPE: kind}, context)
+    def _record_operation(self, record: ExchangeRecord, labels: Labels, exemplar: _Exemplar | None) -> None:
+        response_model = record.response.response_model
+        labels = (
+            *labels,
+            names.operation_name(record.request.dialect),
+            None if response_model is None else self._response_models.bound(response_model),
+            record.server_address,
+            record.server_port,
+        )
+        error_type: Label = client_error_type(record)
+        if error_type is not None:
+            error_type = self._error_types.bound(str(error_type))
+        self._duration.record((record.ended_ns - client_start_ns(record)) / 1e9, (*labels, error_type), exemplar)
+        if record.streamed and (ttfc_s := record.ttfc_s) is not None:
+            self._first_chunk.record(ttfc_s, labels, exemplar)
+        usage = record.response.usage
+        if usage is not None:
+            if usage.input_tokens is not None:
+                self._usage.record(usage.input_tokens, (*labels, "input"), exemplar)
+            if usage.output_tokens is not None:
+                self._usage.record(usage.output_tokens, (*labels, "output"), exemplar)
 
-    def _record_answer(self, record: ExchangeRecord, labels: _Labels, context: Context) -> None:
-        paced = labels | {"stream": record.streamed, "limit": limit_label(record.decision.forwarded_max_tokens)}
-        if record.ttft_s is not None:
-            self._first_token.record(record.ttft_s, paced, context)
-        if record.tpot_s is not None:
-            self._per_token.record(record.tpot_s, paced, context)
-        if record.utilization is not None:
-            self._utilization.record(record.utilization, labels, context)
-        if record.slack_tokens is not None and record.slack_tokens > 0:
-            self._reserved_unused.add(record.slack_tokens, labels, context)
-        if record.truncated_by is not None:
-            self._truncations.add(1, labels | {"by": record.truncated_by}, context)
+    def _record_answer(self, record: ExchangeRecord, labels: Labels, exemplar: _Exemplar | None) -> None:
+        paced = (*labels, record.streamed, limit_label(record.decision.forwarded_max_tokens))
+        if (ttft_s := record.ttft_s) is not None:
+            self._first_token.record(ttft_s, paced, exemplar)
+        if (tpot_s := record.tpot_s) is not None:
+            self._per_token.record(tpot_s, paced, exemplar)
+        if (utilization := record.utilization) is not None:
+            self._utilization.record(utilization, labels, exemplar)
+        if (slack_tokens := record.slack_tokens) is not None and slack_tokens > 0:
+            self._reserved_unused.add(slack_tokens, labels)
+        if (truncated_by := record.truncated_by) is not None:
+            self._truncations.add(1, (*labels, truncated_by))
         answered = record.end is End.COMPLETE and record.status is not None and 200 <= record.status < 300
         if answered and record.response.usage is None:
-            self._usage_missing.add(1, labels, context)
-
-    def _observe(self, total: str):  # type: ignore[no-untyped-def] # noqa: ANN202 -- the API's callback
-        def callback(_: CallbackOptions) -> Iterable[Observation]:
-            yield Observation(getattr(self._workers.totals, total))
-
-        return callback
+            self._usage_missing.add(1, labels)
 
 
-def _exemplar_context(record: ExchangeRecord) -> Context:
-    """The context that links a measurement to its span; of an unsampled trace it makes no exemplar."""
+def _exemplar(record: ExchangeRecord) -> _Exemplar | None:
+    """What links a measurement to its span; of an unsampled trace it makes no exemplar."""
+    if not record.sampled:
+        return None
     span_id = record.client_span_id if record.upstream_tried else record.server_span_id
-    flags = TraceFlags(TraceFlags.SAMPLED if record.sampled else TraceFlags.DEFAULT)
-    return set_span_in_context(
-        NonRecordingSpan(SpanContext(int(record.trace_id, 16), int(span_id, 16), is_remote=False, trace_flags=flags)),
-        Context(),
-    )
+    return record.unix_ns(record.ended_ns), int(record.trace_id, 16), int(span_id, 16)

@@ -20,20 +20,22 @@ from functools import partial
 from typing import Any, Final
 
 import orjson
-from opentelemetry.exporter.prometheus import PrometheusMetricReader
-from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from prometheus_client import CollectorRegistry
 
+from proxy import logs
 from proxy.errors import SettingsError
 from proxy.policy import rules
 from proxy.record import ExchangeRecord
 from proxy.recorder import admin, export, semconv, tokens
+from proxy.recorder.exposition import Exposition
 from proxy.recorder.intake import Intake
 from proxy.recorder.learned import Learned, LearnedPolicy
 from proxy.recorder.ledger import Ledger, LedgerError
 from proxy.recorder.metrics import Metrics
+from proxy.recorder.otlp import MetricSnapshots, SpanEncoder
+from proxy.recorder.series import Instrument, Observed
 from proxy.recorder.spans import SpanForm, spans_of
 from proxy.recorder.tokens import TokenCounter
 from proxy.recorder.workers import Workers
@@ -44,6 +46,7 @@ __all__ = ["Init", "Recorder", "run"]
 _LEAVE_S: Final = 2.7
 _DRAIN_S: Final = 1.2
 """Part of it for what workers have sent already; they are gone by then, so this ends with the backlog."""
+_BEAT_S: Final = 0.5
 _TEACH_S: Final = 1.0
 _HOUR_S: Final = 3600.0
 _SLICE_PAUSE_S: Final = 0.01
@@ -65,6 +68,7 @@ class Init:
     admin_fd: int
     version: str
     settings_digest: str
+    supervisor_pid: int
 
     @classmethod
     def read(cls, line: bytes) -> "Init":
@@ -82,6 +86,7 @@ class Init:
             init["admin_fd"],
             init["version"],
             init["settings_digest"],
+            init["supervisor_pid"],
         )
 
 
@@ -97,32 +102,34 @@ class Recorder:
         self._counter = TokenCounter(partial(tokens.load, self._vocabularies))
         self.intake = Intake(self.process, self.workers, self._counter)
         self.failed_records = 0
-        self.registry = CollectorRegistry() if telemetry.prometheus else None
         self._exports = {
             signal_name: export.ExportCounts(signal_name, export.protocol_of(signal_name, environ))
             for signal_name, sink in (("traces", telemetry.traces), ("metrics", telemetry.metrics))
             if sink == "otlp" and export.configured(signal_name, environ)
         }
         resource = _resource(telemetry, init.version, environ)
-        self._form = SpanForm(
-            resource,
-            InstrumentationScope(semconv.SCOPE, init.version, semconv.SCHEMA_URL),
-            telemetry.genai,
-            frozenset(telemetry.compat),
-        )
-        self._outlet = export.SpanOutlet(self._exports["traces"], environ) if "traces" in self._exports else None
-        readers: list[MetricReader] = []
-        if self.registry is not None:
-            readers.append(PrometheusMetricReader(registry=self.registry, scope_info_enabled=False))
-        if "metrics" in self._exports:
-            readers.append(export.metric_reader(self._exports["metrics"], environ))
-        self._ledger, self._ledger_error = _open_ledger(init.settings)
-        self.learned = Learned(init.learned, self._ledger.answers if self._ledger is not None else lambda *_: ())
-        self._metrics = (
-            Metrics(readers, resource, init.version, self.workers, telemetry.models, policy=self._policy_state)
-            if readers
+        scope = InstrumentationScope(semconv.SCOPE, init.version, semconv.SCHEMA_URL)
+        urls = {upstream.name: upstream.url.rstrip("/") for upstream in init.settings.upstreams}
+        self._form = SpanForm(telemetry.genai, frozenset(telemetry.compat), urls)
+        self._encoder = SpanEncoder(resource, scope)
+        self._outlet = (
+            export.SpanOutlet(self._exports["traces"], self._encoder.request, environ)
+            if "traces" in self._exports
             else None
         )
+        metrics = Metrics(self.workers, telemetry.models, self._policy_state)
+        instruments = (*metrics.instruments, *self._own_instruments())
+        self._metrics = metrics if telemetry.prometheus or "metrics" in self._exports else None
+        self.registry = CollectorRegistry() if telemetry.prometheus else None
+        if self.registry is not None:
+            self.registry.register(Exposition(instruments, resource.attributes))
+        self._metric_outlet: export.MetricOutlet | None = None
+        if "metrics" in self._exports:
+            preference = environ.get("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "")
+            snapshots = MetricSnapshots(instruments, resource, scope, preference, time.time_ns())
+            self._metric_outlet = export.MetricOutlet(self._exports["metrics"], snapshots.take, environ)
+        self._ledger, self._ledger_error = _open_ledger(init.settings)
+        self.learned = Learned(init.learned, self._ledger.answers if self._ledger is not None else lambda *_: ())
         self.intake.greet = self._greet
         if not self._exports and "otlp" in {telemetry.traces, telemetry.metrics}:
             log.info("no OTLP endpoint is configured (OTEL_EXPORTER_OTLP_ENDPOINT): no spans or metrics are exported")
@@ -134,7 +141,9 @@ class Recorder:
                 if self._metrics is not None:
                     self._metrics.record(record)
                 if self._outlet is not None:
-                    self._outlet.put(spans_of(record, self._form))
+                    self._outlet.put([self._encoder.span(span) for span in spans_of(record, self._form)])
+                if self._init.settings.logs.exchanges:
+                    _log_exchange(record)
             except Exception:  # noqa: BLE001 -- one record must not cost the others; its text could hold anything
                 self.failed_records += 1
         if self._ledger is not None:
@@ -176,11 +185,47 @@ class Recorder:
             more = self._ledger.forget(oldest_unix_s)
             await asyncio.sleep(_SLICE_PAUSE_S if more else _HOUR_S)
 
+    async def export_metrics(self) -> None:
+        """Send the metrics over OTLP, each time they are due, if anybody wants them."""
+        if self._metric_outlet is not None:
+            await self._metric_outlet.run()
+
+    def _own_instruments(self) -> tuple[Instrument, ...]:
+        """What the recorder tells about itself, by way of whatever still works."""
+        return (
+            Observed(
+                semconv.LENGTHWISE_EXPORT_ITEMS,
+                "{item}",
+                "Spans, and collections of metrics, by what became of them.",
+                ("signal", "outcome"),
+                lambda: [
+                    ((name, outcome), count)
+                    for name, counts in self._exports.items()
+                    for outcome, count in counts.outcomes().items()
+                ],
+            ),
+            Observed(
+                semconv.LENGTHWISE_LEDGER_ROWS,
+                "{row}",
+                "Rows of the ledger, by what became of them.",
+                ("outcome",),
+                lambda: (
+                    [
+                        (("written",), self._ledger.written),
+                        (("failed",), self._ledger.failed),
+                    ]
+                    if self._ledger
+                    else []
+                ),
+            ),
+        )
+
     def status(self) -> dict[str, object]:
         """What `/status` answers."""
         totals, armed = self.workers.totals, self.learned.rules_status()
         return {
             "version": self._init.version,
+            "supervisor_pid": self._init.supervisor_pid,
             "settings": {"digest": self._init.settings_digest},
             "policy": self.policy | {"rules": [rule | armed.get(rule["name"], {}) for rule in self.policy["rules"]]},
             "workers": [
@@ -229,9 +274,8 @@ class Recorder:
         if self._ledger is not None:
             self._ledger.close()
         ends = [] if self._outlet is None else [self._outlet.shutdown]
-        if self._metrics is not None:
-            metrics = self._metrics
-            ends.append(lambda: metrics.shutdown(within_s * 1000))
+        if self._metric_outlet is not None:
+            ends.append(self._metric_outlet.last())
         return export.run_bounded(ends, within_s)
 
 
@@ -247,6 +291,8 @@ async def run(control: socket.socket, environ: Mapping[str, str]) -> int:
     except Exception as error:  # noqa: BLE001 -- whatever is wrong with it, its text may hold a credential
         log.error("the control channel gave no settings (%s)", type(error).__name__)  # noqa: TRY400 -- likewise
         return 2
+    logs.configure(init.settings.logs, "recorder")
+    loop.set_exception_handler(logs.report)
     leave = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, leave.set)
     recorder = Recorder(init, environ)
@@ -256,9 +302,15 @@ async def run(control: socket.socket, environ: Mapping[str, str]) -> int:
         loop.create_task(_obey(reader, recorder, leave)),
         loop.create_task(recorder.housekeep()),
         loop.create_task(recorder.teach()),
+        loop.create_task(recorder.export_metrics()),
+        loop.create_task(_beat(writer)),
     ]
     writer.write(b'{"ready":true}\n')
     await leave.wait()
+    if tasks[0].done() and not tasks[0].result():
+        log.warning("the supervisor is gone: leaving when its workers have drained")
+        drain_s = init.settings.timeouts.drain_s
+        await recorder.intake.drain(None if drain_s is None else drain_s + _LEAVE_S)
     deadline_s = time.monotonic() + _LEAVE_S
     await recorder.intake.drain(_DRAIN_S)
     for task in tasks:
@@ -272,18 +324,51 @@ async def run(control: socket.socket, environ: Mapping[str, str]) -> int:
     return 0
 
 
-async def _obey(reader: asyncio.StreamReader, recorder: Recorder, leave: asyncio.Event) -> None:
-    """Take the supervisor's lines until it closes the channel."""
-    try:
+async def _obey(reader: asyncio.StreamReader, recorder: Recorder, leave: asyncio.Event) -> bool:
+    """Take the supervisor's lines until it closes the channel; True when it said so before."""
+    told = False
+    with contextlib.suppress(OSError, ValueError):  # it broke, which is an end like any other
         while line := await reader.readline():
             with contextlib.suppress(ValueError, LookupError, TypeError, SettingsError):
                 message = orjson.loads(line)
                 if "leave" in message:
+                    told = True
                     break
                 recorder.take_policy(message)
-    except (OSError, ValueError):
-        log.warning("the control channel broke")
     leave.set()
+    return told
+
+
+async def _beat(writer: asyncio.StreamWriter) -> None:
+    """Tell the supervisor that this process does not hang."""
+    while True:
+        await asyncio.sleep(_BEAT_S)
+        writer.write(b'{"heartbeat":true}\n')
+
+
+def _log_exchange(record: ExchangeRecord) -> None:
+    """One line of what the ledger's row says, for those who read logs."""
+    decision = record.decision
+    fields = {
+        "id": record.id,
+        "app": record.app,
+        "upstream": record.upstream,
+        "dialect": record.request.dialect,
+        "model": record.request.model,
+        "stream": record.streamed,
+        "status": record.status,
+        "end": record.end.value,
+        "error_type": record.error_type,
+        "rule": decision.rule,
+        "action": decision.action.value,
+        "requested_max_tokens": record.request.requested_max_tokens,
+        "forwarded_max_tokens": decision.forwarded_max_tokens,
+        "output_tokens": record.output_tokens,
+        "ttft_s": record.ttft_s,
+        "e2e_s": record.e2e_s,
+        "trace_id": record.trace_id,
+    }
+    log.info("exchange", extra={"fields": {name: value for name, value in fields.items() if value is not None}})
 
 
 def _inherited(fd: int) -> socket.socket:

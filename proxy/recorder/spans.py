@@ -1,72 +1,77 @@
 """One record becomes one SERVER span and, when an upstream was tried, its CLIENT child.
 
-Layer: recorder. Pure: a record in, finished spans out, with the ids and the times that the worker measured; the SDK
-starts, samples and clocks nothing here.
+Layer: recorder. Pure: a record in, finished spans out, with the ids and the times that the worker measured; nothing is
+started, sampled or clocked here.
 
 Raw paths, queries, messages and header values (but a count of retries) are in no record, so they can be on no span.
-Integers that do not fit OTLP's int64 are left out: one of them would make the encoder lose its whole batch.
+Integers that do not fit OTLP's int64 are left out: one of them would cost its whole span.
 
 Source: ARCHITECTURE.md 7 "Spans"; semantic-conventions v1.41.1 docs/gen-ai/gen-ai-spans.md, docs/http/http-spans.md.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import NamedTuple
 
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import Event, ReadableSpan
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
+from opentelemetry.trace import SpanKind, TraceState
 
 from proxy.record import OPAQUE, End, ExchangeRecord, RequestFacts, Usage
 from proxy.recorder import semconv as names
 from proxy.recorder.ledger import shadow_json
 
-__all__ = ["SpanForm", "client_error_type", "client_start_ns", "server_context", "spans_of"]
+__all__ = ["Span", "SpanForm", "Value", "client_error_type", "client_start_ns", "spans_of"]
 
-_Value = str | int | float | bool | list[str]
-_Values = Iterator[tuple[str, _Value | None]]
+Value = str | int | float | bool | list[str]
+_Values = Iterator[tuple[str, Value | None]]
 
 _METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
 _INT64 = range(-(2**63), 2**63)
 _LONGEST_VALUE = 1024
 _SDK_RETRY_COUNT = f"{names.HTTP_REQUEST_HEADER_TEMPLATE}.x-stainless-retry-count"
 """How often an official client tried before; like our own resends it is there only when it did."""
-_UNSET, _ERROR = Status(StatusCode.UNSET), Status(StatusCode.ERROR)
-_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 
 @dataclass(frozen=True, slots=True)
 class SpanForm:
     """What the settings decide about every span."""
 
-    resource: Resource
-    scope: InstrumentationScope
     genai: str = "full"
     """`full`, `no_usage` (without `gen_ai.usage.*`) or `off` (CLIENT is a plain HTTP span with `lengthwise.*`)."""
     compat: frozenset[str] = frozenset()
     """`langfuse`, `signoz`: where these backends look for the first token."""
+    upstream_urls: Mapping[str, str] = field(default_factory=dict)
+    """Name of an upstream to its URL, without a slash at its end."""
 
 
-def spans_of(record: ExchangeRecord, form: SpanForm) -> list[ReadableSpan]:
-    """The spans of one exchange, child first; empty when the trace is not sampled.
+class Span(NamedTuple):
+    """One finished span."""
 
-    Raises:
-        ValueError, TypeError: the record carries ids or stamps that are none.
-    """
+    name: str
+    kind: SpanKind
+    trace_id: str
+    """32 hex digits, as ids of spans are 16."""
+    span_id: str
+    parent_span_id: str | None
+    parent_is_remote: bool
+    trace_state: str
+    """As a `tracestate` header; empty without one."""
+    start_unix_ns: int
+    end_unix_ns: int
+    failed: bool
+    """True: status ERROR; else it is left unset."""
+    attributes: dict[str, Value]
+    events: tuple[tuple[str, int], ...] = ()
+    """Name and unix time in ns."""
+
+
+def spans_of(record: ExchangeRecord, form: SpanForm) -> list[Span]:
+    """The spans of one exchange, child first; empty when the trace is not sampled."""
     if not record.sampled:
         return []
-    server = server_context(record)
-    spans = []
-    if record.upstream_tried:
-        spans.append(_client_span(record, form, server))
-    spans.append(_server_span(record, form, server))
-    return spans
-
-
-def server_context(record: ExchangeRecord) -> SpanContext:
-    """The SERVER span's context as the worker decided it; also the context of exemplars when no upstream was tried."""
-    return _context(record, record.server_span_id)
+    state = TraceState.from_header([record.trace_state]).to_header() if record.trace_state else ""
+    server = _server_span(record, state)
+    return [_client_span(record, form, state), server] if record.upstream_tried else [server]
 
 
 def client_start_ns(record: ExchangeRecord) -> int:
@@ -93,12 +98,7 @@ _FAILED_ENDS = frozenset({End.UPSTREAM_ERROR, End.BROKEN, End.TIMEOUT, End.ABORT
 _CUT_SHORT = frozenset({End.BROKEN, End.TIMEOUT, End.ABORTED})
 
 
-def _context(record: ExchangeRecord, span_id: str, *, remote: bool = False) -> SpanContext:
-    state = TraceState.from_header([record.trace_state]) if record.trace_state else None
-    return SpanContext(int(record.trace_id, 16), int(span_id, 16), remote, _SAMPLED, state)
-
-
-def _server_span(record: ExchangeRecord, form: SpanForm, context: SpanContext) -> ReadableSpan:
+def _server_span(record: ExchangeRecord, state: str) -> Span:
     # a 4xx leaves a SERVER span unset; a 2xx that stopped short of its end is an error all the same
     failed = record.end in _CUT_SHORT or (record.status is not None and record.status >= 500)
     refused = record.status is not None and record.status >= 400
@@ -107,50 +107,49 @@ def _server_span(record: ExchangeRecord, form: SpanForm, context: SpanContext) -
         attributes[names.ERROR_TYPE] = record.error_type or (str(record.status) if refused else record.end.value)
     if not record.upstream_tried:
         attributes |= _present(_own_values(record))
-    return ReadableSpan(
-        _http_name(record),
-        context=context,
-        parent=None if record.parent_span_id is None else _context(record, record.parent_span_id, remote=True),
-        resource=form.resource,
-        attributes=attributes,
+    return Span(
+        name=_http_name(record),
         kind=SpanKind.SERVER,
-        status=_ERROR if failed else _UNSET,
-        start_time=record.started_unix_ns,
-        end_time=record.unix_ns(record.ended_ns),
-        instrumentation_scope=form.scope,
+        trace_id=record.trace_id,
+        span_id=record.server_span_id,
+        parent_span_id=record.parent_span_id,
+        parent_is_remote=record.parent_span_id is not None,
+        trace_state=state,
+        start_unix_ns=record.started_unix_ns,
+        end_unix_ns=record.unix_ns(record.ended_ns),
+        failed=failed,
+        attributes=attributes,
     )
 
 
-def _client_span(record: ExchangeRecord, form: SpanForm, parent: SpanContext) -> ReadableSpan:
+def _client_span(record: ExchangeRecord, form: SpanForm, state: str) -> Span:
     generative = record.request.dialect != OPAQUE and form.genai != "off"
     error_type = client_error_type(record)
-    attributes = _present(_client_values(record))
+    attributes = _present(_client_values(record, form))
     if generative:
         attributes |= _present(_generative_values(record, form))
     attributes |= _present(_own_values(record))
     if error_type is not None:
         attributes[names.ERROR_TYPE] = error_type
     first_token_ns = record.response.first_token_ns
-    events = (
-        () if first_token_ns is None else (Event(names.COMPAT_FIRST_TOKEN_EVENT, {}, record.unix_ns(first_token_ns)),)
-    )
-    return ReadableSpan(
-        _generative_name(record.request) if generative else _http_name(record),
-        context=_context(record, record.client_span_id),
-        parent=parent,
-        resource=form.resource,
-        attributes=attributes,
-        events=events,
+    return Span(
+        name=_generative_name(record.request) if generative else _http_name(record),
         kind=SpanKind.CLIENT,
-        status=_UNSET if error_type is None else _ERROR,
-        start_time=record.unix_ns(client_start_ns(record)),
-        end_time=record.unix_ns(record.ended_ns),
-        instrumentation_scope=form.scope,
+        trace_id=record.trace_id,
+        span_id=record.client_span_id,
+        parent_span_id=record.server_span_id,
+        parent_is_remote=False,
+        trace_state=state,
+        start_unix_ns=record.unix_ns(client_start_ns(record)),
+        end_unix_ns=record.unix_ns(record.ended_ns),
+        failed=error_type is not None,
+        attributes=attributes,
+        events=() if first_token_ns is None else ((names.COMPAT_FIRST_TOKEN_EVENT, record.unix_ns(first_token_ns)),),
     )
 
 
-def _present(values: _Values) -> dict[str, _Value]:
-    present: dict[str, _Value] = {}
+def _present(values: _Values) -> dict[str, Value]:
+    present: dict[str, Value] = {}
     for name, value in values:
         if value is None or (type(value) is int and value not in _INT64):
             continue
@@ -182,8 +181,9 @@ def _server_values(record: ExchangeRecord) -> _Values:
     yield _SDK_RETRY_COUNT, _sdk_retry_count(record)
 
 
-def _client_values(record: ExchangeRecord) -> _Values:
+def _client_values(record: ExchangeRecord, form: SpanForm) -> _Values:
     yield names.HTTP_REQUEST_METHOD, _method(record)
+    yield names.URL_FULL, _url(record, form)
     yield names.URL_TEMPLATE, record.route
     yield names.SERVER_ADDRESS, record.server_address
     yield names.SERVER_PORT, record.server_port
@@ -191,6 +191,12 @@ def _client_values(record: ExchangeRecord) -> _Values:
     yield names.HTTP_RESPONSE_STATUS_CODE, None if record.headers_ns is None else record.status
     yield names.HTTP_REQUEST_RESEND_COUNT, record.resend_count or None
     yield _SDK_RETRY_COUNT, _sdk_retry_count(record)
+
+
+def _url(record: ExchangeRecord, form: SpanForm) -> str | None:
+    """Where the request went, without its query; None where its path is not known, or holds what a client named."""
+    base = form.upstream_urls.get(record.upstream or "")
+    return None if base is None or record.route is None or "{" in record.route else base + record.route
 
 
 def _sdk_retry_count(record: ExchangeRecord) -> list[str] | None:

@@ -150,10 +150,16 @@ class Client(asyncio.Protocol):
         """True from the decision to close until the last byte is flushed."""
         return self._closing or self._transport.is_closing()
 
-    def drain(self) -> None:
-        """No further request: idle connections close now, busy ones after their answer."""
+    def drain(self, linger_ns: int) -> None:
+        """No further request: idle connections close now, busy ones after their answer.
+
+        With `linger_ns`, an idle one may still bring a request for so long: it may be under way, or the connection just made.
+        """
         if self._exchange is None and not self._raw_head and (self._blocked or not self._held):
-            self._close(monotonic_ns())  # a client that has not taken its answer yet may go on taking it
+            if linger_ns and not self._blocked:
+                self.set_deadline(linger_ns, monotonic_ns())
+            else:
+                self._close(monotonic_ns())  # a client that has not taken its answer yet may go on taking it
 
     def abort(self, error_type: str) -> None:
         """End now, answer or not; `error_type` as in `Exchange.abort`."""
@@ -168,7 +174,7 @@ class Client(asyncio.Protocol):
         """Accepted, TLS included."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by class
         self._worker.clients.add(self)
-        self.set_deadline(self._worker.keepalive_ns, monotonic_ns())
+        self.set_deadline(self._worker.linger_ns or self._worker.keepalive_ns, monotonic_ns())
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a request, of a tunnel, or of a request that has to wait."""

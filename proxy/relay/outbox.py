@@ -8,6 +8,7 @@ What a dead recorder had not acknowledged, and what does not fit while it is awa
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import orjson
@@ -53,6 +54,9 @@ class Outbox(asyncio.Protocol):
         self._flush_due = False
         self._received = b""
         self._settled: asyncio.Event | None = None
+        self._moving = False
+        """True from `move` until the connection to the next recorder stands."""
+        self._moved = asyncio.Event()
 
     @property
     def unacknowledged(self) -> int:
@@ -75,6 +79,14 @@ class Outbox(asyncio.Protocol):
             self._flush_due = True
             self._loop.call_later(_FLUSH_S, self._flush)
 
+    def move(self, path: str) -> None:
+        """Hand what comes from now on to another recorder, as soon as this one has acknowledged what it was sent."""
+        self._path = path
+        if self._transport is not None:
+            self._moving = True
+            self._moved.clear()
+            self._settle()
+
     def tick(self) -> None:
         """Once a second: totals out, or another attempt to connect."""
         if self._transport is not None:
@@ -82,12 +94,15 @@ class Outbox(asyncio.Protocol):
                 return  # it does not read; the next totals say as much as these
             totals = self._totals() | {"records_dropped": self.records_dropped}
             self._transport.write(orjson.dumps({"totals": totals}) + b"\n")
-        elif not self._connecting and not self._closed:
-            self._connecting = True
-            self._connection = self._loop.create_task(self._connect())
+        elif not self._closed:
+            self._begin_to_connect()
 
     async def close(self, timeout_s: float) -> None:
         """Send what is left, wait for its acknowledgement at most `timeout_s`, count the rest as dropped."""
+        if self._moving:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._moved.wait(), timeout_s)
+            self._moving = False
         self._closed = True
         if self._transport is not None:
             self._flush()
@@ -104,6 +119,11 @@ class Outbox(asyncio.Protocol):
         self.records_dropped += len(self._waiting)
         self._waiting.clear()
 
+    def _begin_to_connect(self) -> None:
+        if not self._connecting:
+            self._connecting = True
+            self._connection = self._loop.create_task(self._connect())
+
     async def _connect(self) -> None:
         try:
             await self._loop.create_unix_connection(lambda: self, self._path)
@@ -114,7 +134,7 @@ class Outbox(asyncio.Protocol):
 
     def _flush(self) -> None:
         self._flush_due = False
-        if self._transport is None or not self._waiting:
+        if self._transport is None or not self._waiting or self._moving:
             return
         lines = []
         behind = self._transport.get_write_buffer_size() > _BEHIND_BYTES
@@ -132,14 +152,20 @@ class Outbox(asyncio.Protocol):
         self._transport.write(b"".join(lines))
 
     def _settle(self) -> None:
-        if self._settled is not None and not self.unacknowledged:
+        if self.unacknowledged:
+            return
+        if self._settled is not None:
             self._settled.set()
+        if self._moving and self._transport is not None:
+            self._transport.close()
 
     # -- asyncio.Protocol ---------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The recorder is there: greet it and send what waited."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by class
+        self._moving = False
+        self._moved.set()
         self._received = b""
         self._transport.write(orjson.dumps({"hello": self._hello()}) + b"\n")
         self._flush()
@@ -161,3 +187,5 @@ class Outbox(asyncio.Protocol):
         self.records_dropped += self.unacknowledged
         self._acknowledged = self._number
         self._settle()
+        if self._moving and not self._closed:
+            self._begin_to_connect()

@@ -10,13 +10,13 @@ import logging
 import os
 import socket
 import ssl
-import traceback
 from collections.abc import Sequence
 from time import monotonic_ns
 from typing import Any, cast
 
 import orjson
 
+from proxy import logs
 from proxy.policy import rules
 from proxy.policy.live import Live
 from proxy.policy.rules import PolicySet
@@ -36,6 +36,7 @@ _TICK_S = 0.25
 """Timeouts are looked at so often: one timer for all connections, so that a chunk costs none."""
 _OUTDATED_NS = 30_000_000_000
 """A law that was not repeated for so long is no law."""
+_LINGER_NS = 2_000_000_000
 _BACKLOG = 1024
 _OUTBOX_CLOSE_S = 1.0
 
@@ -56,6 +57,8 @@ class Worker:
         )
         self.clients: set[Client] = set()
         self.draining = False
+        self.linger_ns = 0
+        """While draining, how long an idle connection may still bring a request."""
         self.exchanges = 0
         self.exchanges_active = 0
         self.connections_malformed = 0
@@ -119,6 +122,8 @@ class Worker:
 
     def _check_idle(self) -> None:
         """Nothing runs and every answer has left: `drain` may go on."""
+        if self.linger_ns and self.clients:
+            return
         if not self.exchanges_active and not any(client.is_leaving for client in self.clients):
             self._idle.set()
 
@@ -151,13 +156,17 @@ class Worker:
         if self._ticks * _TICK_S % 1 == 0:
             self.outbox.tick()
 
-    async def drain(self, drain_s: float | None) -> None:
-        """Take no more connections, let running exchanges finish, abort what is left after `drain_s`."""
+    async def drain(self, drain_s: float | None, *, linger: bool = False) -> None:
+        """Take no more connections, let running exchanges finish, abort what is left after `drain_s`.
+
+        `linger` where somebody else listens on: a client that has just connected to us must not find itself refused.
+        """
         self.draining = True
+        self.linger_ns = _LINGER_NS if linger else 0
         if self._server is not None:
             self._server.close()
         for client in tuple(self.clients):
-            client.drain()
+            client.drain(self.linger_ns)
         self._check_idle()
         if not self._idle.is_set():
             waits = [self._loop.create_task(event.wait()) for event in (self._idle, self.hurry)]
@@ -196,6 +205,7 @@ class _Control(asyncio.Protocol):
         self.worker: Worker | None = None
         self.init: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self.leave = asyncio.Event()
+        self.linger = False
         self.transport: asyncio.Transport | None = None
         self._received = b""
 
@@ -217,6 +227,9 @@ class _Control(asyncio.Protocol):
                 # One reference: an exchange reads it once, so it is judged by one version.
                 self.worker.policies = rules.parse(message["policy"])
             elif "leave" in message:
+                if "intake" in message and self.worker is not None:
+                    self.worker.outbox.move(message["intake"])
+                self.linger = bool(message.get("linger"))
                 self.leave.set()
             elif "hurry" in message and self.worker is not None:
                 self.worker.hurry.set()
@@ -229,22 +242,13 @@ class _Control(asyncio.Protocol):
             self.init.cancel()
 
 
-def _report(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log an error that no callback caught by its type and place; its text may quote what was in our hands."""
-    error = context.get("exception")
-    if isinstance(error, OSError):
-        return  # a peer that is gone is no mistake of ours, and its exchange has its end
-    frames = traceback.extract_tb(error.__traceback__) if error is not None else []
-    place = f"{frames[-1].name}, line {frames[-1].lineno}" if frames else "unknown place"
-    _log.error("internal error: %s in %s", type(error).__name__, place)
-
-
 async def _serve(control_fd: int) -> None:
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(_report)
+    loop.set_exception_handler(logs.report)
     _, control = await loop.create_connection(_Control, sock=socket.socket(fileno=control_fd))
     init = await control.init
     settings = from_json(orjson.dumps(init["settings"]))
+    logs.configure(settings.logs, f"worker {init['index']}")
     worker: Worker | None = None
 
     def totals() -> dict[str, Any]:
@@ -272,12 +276,11 @@ async def _serve(control_fd: int) -> None:
     beats: list[asyncio.TimerHandle] = []
     heartbeat()
     await control.leave.wait()
-    await worker.drain(settings.timeouts.drain_s)
+    await worker.drain(settings.timeouts.drain_s, linger=control.linger)
 
 
 def run(control_fd: int) -> None:
     """Run a worker until it is told to leave."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(control_fd))
 

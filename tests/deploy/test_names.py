@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 import yaml
-from opentelemetry.exporter.prometheus import PrometheusMetricReader
-from opentelemetry.sdk.resources import Resource
 from prometheus_client import CollectorRegistry
 
 from proxy.record import FINISH_WORDS, Action, End
 from proxy.recorder import semconv
+from proxy.recorder.exposition import Exposition
 from proxy.recorder.ledger import COLUMNS
 from proxy.recorder.metrics import Metrics
 from proxy.recorder.workers import Workers
@@ -50,8 +49,8 @@ def exposed() -> dict[str, set[str]]:
     """Names of all labels of every series, by its name, after exchanges that feed every instrument."""
     registry, workers = CollectorRegistry(), Workers()
     workers.hello(0, 1)
-    reader = PrometheusMetricReader(registry=registry, scope_info_enabled=False)
-    metrics = Metrics([reader], Resource({}), "1", workers, policy=lambda: (False, [("cap", True)]))
+    metrics = Metrics(workers, policy=lambda: (False, [("cap", True)]))
+    registry.register(Exposition(metrics.instruments, {}))
     metrics.record(make_record(decision={"rule": "cap", "action": Action.CAPPED}))
     metrics.record(make_record(response={"usage": None, "finish_reasons": ("length",)}))
     found: dict[str, set[str]] = {}

@@ -108,6 +108,7 @@ async def test_no_canary_reaches_a_span_metric_log_row_or_page() -> None:
                         {"name": "broken", "url": broken.url, "prefix": "/broken"},
                     ],
                     "policies": "policies.yaml",
+                    "logs": {"level": "debug", "format": "json", "exchanges": True},
                 },
                 policies=policies,
                 env=environment,

@@ -7,10 +7,12 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from proxy.lab.simulator import SimulatorOptions, make_app
 from proxy.lab.simulator import serving as simulating
 from tests.integration.test_first_light import FAST, client, settings, streamed
-from tests.support.otlp import HttpCollector
+from tests.support.otlp import HttpCollector, wait_until
 from tests.support.serve import Served, serving_async
 
 
@@ -65,17 +67,42 @@ async def test_a_killed_recorder_loses_no_request_and_every_lost_record_is_count
         assert written <= 80
 
 
-async def test_a_collector_that_hangs_is_not_noticed_by_traffic() -> None:
-    """Every request succeeds, every row is written, and the service leaves with exit code 0."""
-    for mode in ("hang", "500", "garbage"):
-        with HttpCollector(mode) as collector:
-            environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint}
-            async with simulating(make_app(FAST)) as url, serving_async(settings(url), env=environment) as served:
-                async with client(served.base_url) as through:
-                    await asyncio.gather(*(streamed(through, max_tokens=5) for _ in range(30)))
-                rows = await asyncio.to_thread(served.rows, 30)
-                await asyncio.to_thread(collector.wait_for_requests, 1)
-                assert (await asyncio.to_thread(served.get, "/readyz"))[0] == 200
-                served.process.terminate()
-                assert await asyncio.to_thread(served.process.wait, 30) == 0
-        assert [row["end"] for row in rows] == ["complete"] * 30
+EXCHANGES = 30
+
+
+@pytest.mark.parametrize("mode", ["hang", "500", "garbage", "refuse"])
+async def test_a_bad_collector_is_not_noticed_by_traffic_and_every_lost_span_is_counted(mode: str) -> None:
+    """Every request succeeds, every row is written, exit code 0; `/status` and `/metrics` agree on what was lost."""
+    with HttpCollector(mode) as collector:
+        environment = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
+            "OTEL_BSP_MAX_QUEUE_SIZE": "8",
+            "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "2",
+            "OTEL_EXPORTER_OTLP_TIMEOUT": "60" if mode == "hang" else "1",
+        }
+        async with simulating(make_app(FAST)) as url, serving_async(settings(url), env=environment) as served:
+            async with client(served.base_url) as through:
+                await streamed(through, max_tokens=5)
+                if mode == "hang":  # the first two spans are on their way, for as long as the test lasts
+                    await asyncio.to_thread(collector.wait_for_requests, 1)
+                await asyncio.gather(*(streamed(through, max_tokens=5) for _ in range(EXCHANGES)))
+            rows = await asyncio.to_thread(served.rows, EXCHANGES + 1)
+            assert [row["end"] for row in rows] == ["complete"] * (EXCHANGES + 1)
+
+            def lost() -> tuple[int, int]:
+                traces = json.loads(served.get("/status")[1])["export"]["traces"]
+                assert traces["exported"] == 0
+                return traces["failed"], traces["dropped"]
+
+            spans = 2 * (EXCHANGES + 1)
+            if mode == "hang":
+                assert await asyncio.to_thread(lost) == (0, spans - 2 - 8)
+            else:
+                await asyncio.to_thread(wait_until, lambda: sum(lost()) == spans)
+            failed, dropped = await asyncio.to_thread(lost)
+            _, metrics = await asyncio.to_thread(served.get, "/metrics")
+            for outcome, count in (("failed", failed), ("dropped", dropped), ("exported", 0)):
+                assert f'lengthwise_export_items_total{{outcome="{outcome}",signal="traces"}} {count:.1f}\n' in metrics
+            assert (await asyncio.to_thread(served.get, "/readyz"))[0] == 200
+            served.process.terminate()
+            assert await asyncio.to_thread(served.process.wait, 30) == 0

@@ -1,31 +1,37 @@
 """The way out, against collectors on real sockets."""
 
+import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
+from proxy.record import ExchangeRecord
 from proxy.recorder.export import (
     ExportCounts,
+    MetricOutlet,
     SpanOutlet,
     configured,
-    metric_reader,
     protocol_of,
     quiet_sdk,
     run_bounded,
 )
 from proxy.recorder.metrics import Metrics
+from proxy.recorder.otlp import MetricSnapshots, SpanEncoder
 from proxy.recorder.spans import SpanForm, spans_of
 from proxy.recorder.workers import Workers
+from tests.support.certificates import make_certificates
 from tests.support.otlp import GrpcCollector, HttpCollector, wait_until
 from tests.support.records import CLIENT_SPAN_ID, PARENT_SPAN_ID, SERVER_SPAN_ID, STARTED_UNIX_NS, TRACE_ID, make_record
 
 RESOURCE = Resource({"service.name": "lengthwise"})
-FORM = SpanForm(RESOURCE, InstrumentationScope("lengthwise", "1", "https://opentelemetry.io/schemas/1.41.0"))
+SCOPE = InstrumentationScope("lengthwise", "1", "https://opentelemetry.io/schemas/1.41.0")
+ENCODER = SpanEncoder(RESOURCE, SCOPE)
 COLLECTORS: dict[str, Callable[..., HttpCollector | GrpcCollector]] = {
     "http/protobuf": HttpCollector,
     "grpc": GrpcCollector,
@@ -54,13 +60,18 @@ def _environ(monkeypatch: pytest.MonkeyPatch, endpoint: str, **more: str) -> dic
     return environ
 
 
+def spans(record: ExchangeRecord | None = None) -> list[bytes]:
+    """The encoded spans of an exchange."""
+    return [ENCODER.span(span) for span in spans_of(record or make_record(), SpanForm())]
+
+
 @pytest.mark.parametrize("protocol", COLLECTORS)
 def test_spans_arrive_as_they_were_measured(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ids, times, kinds, events, resource and scope on the collector's side, by either protocol."""
     with COLLECTORS[protocol]() as collector:
         counts = ExportCounts("traces", protocol)
-        outlet = SpanOutlet(counts, _environ(monkeypatch, collector.endpoint))
-        outlet.put(spans_of(make_record(trace_state="a=1"), FORM))
+        outlet = SpanOutlet(counts, ENCODER.request, _environ(monkeypatch, collector.endpoint))
+        outlet.put(spans(make_record(trace_state="a=1")))
         client, server = collector.wait_for_spans(2)
         wait_until(lambda: counts.exported == 2)
         assert run_bounded([outlet.shutdown], 30)
@@ -69,6 +80,7 @@ def test_spans_arrive_as_they_were_measured(protocol: str, monkeypatch: pytest.M
         "exported": 2,
         "failed": 0,
         "dropped": 0,
+        "failing": False,
         "last_failure": None,
     }
     shared = {
@@ -110,9 +122,10 @@ def test_metrics_are_exported_at_the_end_with_exemplars(protocol: str, monkeypat
     with COLLECTORS[protocol]() as collector:
         counts = ExportCounts("metrics", protocol)
         environ = _environ(monkeypatch, collector.endpoint)
-        metrics = Metrics([metric_reader(counts, environ)], RESOURCE, "1", Workers())
+        metrics = Metrics(Workers())
+        outlet = MetricOutlet(counts, MetricSnapshots(metrics.instruments, RESOURCE, SCOPE, "", 0).take, environ)
         metrics.record(make_record())
-        assert run_bounded([lambda: metrics.shutdown(30_000)], 30)
+        assert run_bounded([outlet.last()], 30)
         found = collector.wait_for_metric("lengthwise.time_to_first_token")
     (point,) = found["points"]
     assert (found["unit"], found["kind"], found["temporality"]) == ("s", "histogram", "CUMULATIVE")
@@ -122,6 +135,65 @@ def test_metrics_are_exported_at_the_end_with_exemplars(protocol: str, monkeypat
         [{"trace_id": TRACE_ID, "span_id": CLIENT_SPAN_ID}],
     )
     assert (counts.exported, counts.failed) == (1, 0)
+
+
+@pytest.mark.parametrize("protocol", COLLECTORS)
+def test_certificates_and_headers_are_those_of_the_standard_variables(
+    protocol: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A collector of a private authority that wants our certificate and a token: both signals reach it."""
+    tls = make_certificates(tmp_path)
+    with COLLECTORS[protocol](tls=tls) as collector:
+        environ = _environ(
+            monkeypatch,
+            collector.endpoint,
+            OTEL_EXPORTER_OTLP_CERTIFICATE=str(tls / "ca.pem"),
+            OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE=str(tls / "client.pem"),
+            OTEL_EXPORTER_OTLP_CLIENT_KEY=str(tls / "client.key"),
+            OTEL_EXPORTER_OTLP_HEADERS="x-token=abc%20d,x-tenant=7",
+        )
+        traces, collections = ExportCounts("traces", protocol), ExportCounts("metrics", protocol)
+        metrics = Metrics(Workers())
+        metrics.record(make_record())
+        outlet = SpanOutlet(traces, ENCODER.request, environ)
+        snapshots = MetricSnapshots(metrics.instruments, RESOURCE, SCOPE, "", 0)
+        outlet.put(spans())
+        assert run_bounded([outlet.shutdown, MetricOutlet(collections, snapshots.take, environ).last()], 30)
+    assert (traces.outcomes(), collections.outcomes()) == (
+        {"exported": 2, "failed": 0, "dropped": 0},
+        {"exported": 1, "failed": 0, "dropped": 0},
+    )
+    assert [(each["x-token"], each["x-tenant"]) for each in collector.headers] == [("abc d", "7")] * 2
+
+
+def test_an_endless_answer_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was taken is exported; the next batch goes out over another connection."""
+    with HttpCollector("endless") as collector:
+        counts = ExportCounts("traces", "http/protobuf")
+        outlet = SpanOutlet(counts, ENCODER.request, _environ(monkeypatch, collector.endpoint))
+        for expected in (2, 4):
+            outlet.put(spans())
+            wait_until(lambda: counts.exported == expected)  # noqa: B023 -- called at once
+        assert run_bounded([outlet.shutdown], 30)
+    assert counts.failed == 0
+
+
+async def test_metrics_are_exported_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At each OTEL_METRIC_EXPORT_INTERVAL, whatever became of the export before; only failures are told."""
+    with HttpCollector("500") as collector:
+        counts = ExportCounts("metrics", "http/protobuf")
+        environ = _environ(monkeypatch, collector.endpoint, OTEL_METRIC_EXPORT_INTERVAL="10")
+        metrics = Metrics(Workers())
+        outlet = MetricOutlet(counts, MetricSnapshots(metrics.instruments, RESOURCE, SCOPE, "", 0).take, environ)
+        exporting = asyncio.create_task(outlet.run())
+        await asyncio.to_thread(wait_until, lambda: counts.failed >= 2)
+        assert counts.failing
+        collector.mode = "ok"
+        await asyncio.to_thread(collector.wait_for_metric, "lengthwise.records.dropped")
+        await asyncio.to_thread(wait_until, lambda: not counts.failing)
+        exporting.cancel()
+        await asyncio.wait([exporting])
+        assert run_bounded([outlet.last()], 30)
 
 
 @pytest.mark.parametrize(
@@ -146,9 +218,9 @@ def test_a_bad_collector_costs_counted_spans_and_one_line(
     with COLLECTORS[protocol](mode) as collector:
         counts = ExportCounts("traces", protocol)
         environ = _environ(monkeypatch, collector.endpoint, OTEL_EXPORTER_OTLP_TIMEOUT="2")
-        outlet = SpanOutlet(counts, environ)
+        outlet = SpanOutlet(counts, ENCODER.request, environ)
         for expected in (2, 4):
-            outlet.put(spans_of(make_record(), FORM))
+            outlet.put(spans())
             wait_until(lambda: counts.failed == expected)  # noqa: B023 -- called at once
         assert run_bounded([outlet.shutdown], 30)
     assert counts.exported == 0
@@ -167,11 +239,11 @@ def test_a_full_queue_drops_what_is_new_and_counts_it(monkeypatch: pytest.Monkey
         environ = _environ(
             monkeypatch, collector.endpoint, OTEL_BSP_MAX_QUEUE_SIZE="10", OTEL_BSP_MAX_EXPORT_BATCH_SIZE="2"
         )
-        outlet = SpanOutlet(counts, environ)
-        outlet.put(spans_of(make_record(), FORM))
+        outlet = SpanOutlet(counts, ENCODER.request, environ)
+        outlet.put(spans())
         collector.wait_for_requests(1)
         for _ in range(10):
-            outlet.put(spans_of(make_record(), FORM))
+            outlet.put(spans())
         assert counts.dropped == 10
         assert not run_bounded([outlet.shutdown], 0)
 

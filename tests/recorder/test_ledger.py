@@ -3,6 +3,7 @@
 import sqlite3
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -279,6 +280,32 @@ def test_a_folder_that_is_missing_is_said(tmp_path: Path) -> None:
     """The system's reason, once."""
     with pytest.raises(LedgerError, match="No such file or directory"):
         Ledger(tmp_path / "missing" / "ledger.sqlite")
+
+
+def test_two_recorders_write_side_by_side(path: Path) -> None:
+    """While one supervisor succeeds another: each row of both is there, and each counts its own."""
+
+    def write(number: int) -> tuple[int, int]:
+        ledger = Ledger(path)
+        for batch in range(100):
+            ledger.write([make_record(id=f"lw_{number}_{batch}_{row}") for row in range(20)])
+        ledger.close()
+        return ledger.written, ledger.failed
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(write, range(2))) == [(2000, 0)] * 2
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM exchange").fetchone() == (4000,)
+
+
+def test_columns_of_a_later_version_are_no_hindrance(ledger: Ledger, path: Path) -> None:
+    """A successor may add some while its predecessor still writes, and be taken back afterwards."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as later:
+        later.execute("ALTER TABLE exchange ADD COLUMN later TEXT")
+    assert ledger.write([make_record(id="lw_1")])
+    again = Ledger(path)
+    assert again.write([make_record(id="lw_2")])
+    again.close()
 
 
 def test_a_locked_ledger_counts_its_rows_and_goes_on(ledger: Ledger, path: Path) -> None:

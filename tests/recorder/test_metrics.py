@@ -1,13 +1,13 @@
-"""Every instrument, by what a reader collects."""
+"""Every instrument, by what it holds."""
 
+import gc
 from typing import Any
 
 import pytest
-from opentelemetry.sdk.metrics.export import Histogram, InMemoryMetricReader
-from opentelemetry.sdk.resources import Resource
 
 from proxy.record import Action, Decision, End, ExchangeRecord, RequestFacts, ResponseFacts, ShadowDecision
 from proxy.recorder.metrics import Metrics, Names, limit_label
+from proxy.recorder.series import Histogram
 from proxy.recorder.workers import Workers
 from tests.support.records import CLIENT_SPAN_ID, TRACE_ID, make_record
 
@@ -19,43 +19,43 @@ OPERATION = MODEL | {
     "server.port": 443,
 }
 PACED = MODEL | {"stream": True, "limit": "le_1k"}
-OBSERVED = (
+OBSERVED = {
     "lengthwise.records.dropped",
     "lengthwise.connections.malformed",
     "lengthwise.exchanges.active",
     "lengthwise.workers.ready",
-)
-"""What is read from the workers' totals at each collection."""
+    "lengthwise.policy.rule.armed",
+    "lengthwise.policy.error",
+}
 
 
 class Meter:
-    """Metrics and the reader that collects them."""
+    """Metrics, and what its instruments hold."""
 
     def __init__(self, *models: str) -> None:
-        self.reader = InMemoryMetricReader()
         self.workers = Workers()
-        self.metrics = Metrics([self.reader], Resource({}), "1", self.workers, models)
-
-    def collected(self, *records: ExchangeRecord) -> dict[str, list[Any]]:
-        """Points of every metric that has any, by its name."""
-        for record in records:
-            self.metrics.record(record)
-        data = self.reader.get_metrics_data()
-        assert data is not None
-        return {
-            metric.name: list(metric.data.data_points)
-            for block in data.resource_metrics
-            for scope in block.scope_metrics
-            for metric in scope.metrics
-        }
+        self.metrics = Metrics(self.workers, models, lambda: (True, [("a", True), ("b", False)]))
 
     def values(self, *records: ExchangeRecord) -> dict[str, list[tuple[dict[str, Any], Any]]]:
-        """(labels, sum or value) of every point but those of the workers' totals."""
-        return {
-            name: [(dict(p.attributes), round(p.sum, 9) if hasattr(p, "sum") else p.value) for p in points]
-            for name, points in self.collected(*records).items()
-            if name not in OBSERVED
-        }
+        """(labels, sum) of every series but those of the workers' totals, by the instrument's name."""
+        for record in records:
+            self.metrics.record(record)
+        found: dict[str, list[tuple[dict[str, Any], Any]]] = {}
+        for each in self.metrics.instruments:
+            if each.name not in OBSERVED:
+                sums = (
+                    [(key, spread.total) for key, spread in each.series.items()]
+                    if isinstance(each, Histogram)
+                    else each.values()
+                )
+                found[each.name] = [(each.named(key), round(total, 9)) for key, total in sums]
+        return {name: series for name, series in found.items() if series}
+
+    def histogram(self, name: str) -> Histogram:
+        """The histogram of a name."""
+        (found,) = [each for each in self.metrics.instruments if each.name == name]
+        assert isinstance(found, Histogram)
+        return found
 
 
 def test_a_streamed_chat_feeds_these_metrics() -> None:
@@ -151,23 +151,24 @@ def test_an_exchange_that_reached_no_upstream_has_no_operation() -> None:
 
 def test_sampling_decides_about_exemplars_only() -> None:
     """Both exchanges count; the exemplar is the sampled one's CLIENT span."""
-    points = Meter().collected(make_record(sampled=False), make_record())["lengthwise.time_to_first_token"]
-    assert [point.count for point in points] == [2]
-    assert [(f"{e.trace_id:032x}", f"{e.span_id:016x}") for e in points[0].exemplars] == [(TRACE_ID, CLIENT_SPAN_ID)]
+    meter = Meter()
+    meter.values(make_record(sampled=False), make_record())
+    (spread,) = meter.histogram("lengthwise.time_to_first_token").series.values()
+    assert sum(spread.counts) == 2
+    exemplars = [(f"{each.trace_id:032x}", f"{each.span_id:016x}", each.value) for each in spread.exemplars.values()]
+    assert exemplars == [(TRACE_ID, CLIENT_SPAN_ID, 0.287)]
+    meter = Meter()
+    meter.values(make_record(sampled=False))
+    (spread,) = meter.histogram("lengthwise.time_to_first_token").series.values()
+    assert spread.exemplars == {}
 
 
 def test_every_histogram_of_seconds_reaches_beyond_the_longest_stream() -> None:
     """Explicit boundaries, up to 600 s where an answer is timed."""
     meter = Meter()
-    meter.metrics.record(make_record())
-    data = meter.reader.get_metrics_data()
-    assert data is not None
-    bounds = {
-        metric.name: list(metric.data.data_points[0].explicit_bounds)
-        for metric in data.resource_metrics[0].scope_metrics[0].metrics
-        if isinstance(metric.data, Histogram)
-    }
-    assert all(own == sorted(set(own)) for own in bounds.values())
+    bounds = {each.name: each.bounds for each in meter.metrics.instruments if isinstance(each, Histogram)}
+    assert len(bounds) == 8
+    assert all(list(own) == sorted(set(own)) for own in bounds.values())
     timed = (
         "gen_ai.client.operation.duration",
         "gen_ai.client.operation.time_to_first_chunk",
@@ -176,39 +177,76 @@ def test_every_histogram_of_seconds_reaches_beyond_the_longest_stream() -> None:
     assert [bounds[name][-1] for name in timed] == [600.0] * 3
 
 
-def test_workers_totals_are_observed() -> None:
-    """Drops, malformed connections and active exchanges come from what the workers say; ready are the connected ones."""
+def test_what_others_count_is_observed() -> None:
+    """Drops, malformed connections and active exchanges come from what the workers say; so does the state of the rules."""
     meter = Meter()
     meter.workers.report(
         meter.workers.hello(0, 1), {"records_dropped": 3, "connections_malformed": 2, "exchanges_active": 5}
     )
-    points = meter.collected()
-    assert [points[name][0].value for name in OBSERVED] == [3, 2, 5, 1]
+    observed = {
+        each.name: (list(each.values()), each.monotonic)
+        for each in meter.metrics.instruments
+        if not isinstance(each, Histogram) and each.name in OBSERVED
+    }
+    assert observed == {
+        "lengthwise.records.dropped": ([((), 3)], True),
+        "lengthwise.connections.malformed": ([((), 2)], True),
+        "lengthwise.exchanges.active": ([((), 5)], False),
+        "lengthwise.workers.ready": ([((), 1)], False),
+        "lengthwise.policy.rule.armed": ([(("a",), 1), (("b",), 0)], False),
+        "lengthwise.policy.error": ([((), 1)], False),
+    }
 
 
 def test_without_a_worker_none_is_ready() -> None:
     """The gauge is 0, not absent: an alert can tell."""
     meter = Meter()
-    assert [point.value for point in meter.collected()["lengthwise.workers.ready"]] == [0]
+    (ready,) = [each for each in meter.metrics.instruments if each.name == "lengthwise.workers.ready"]
+    assert not isinstance(ready, Histogram)
+    assert list(ready.values()) == [((), 0)]
     meter.workers.gone(meter.workers.hello(0, 1))
-    assert [point.value for point in meter.collected()["lengthwise.workers.ready"]] == [0]
+    assert list(ready.values()) == [((), 0)]
 
 
 def test_models_are_labels_up_to_a_bound() -> None:
     """The first 50 have their own label, the others share one; so do error types."""
-    meter = Meter()
     records = [make_record(request={"model": f"m{n}"}, end=End.UPSTREAM_ERROR, error_type=f"e{n}") for n in range(60)]
-    points = meter.collected(*records)
-    models = {p.attributes["gen_ai.request.model"] for p in points["lengthwise.stream.ends"]}
+    values = Meter().values(*records)
+    models = {labels["gen_ai.request.model"] for labels, _ in values["lengthwise.stream.ends"]}
     assert models == {*(f"m{n}" for n in range(50)), "_other"}
-    errors = {p.attributes["error.type"] for p in points["gen_ai.client.operation.duration"]}
+    errors = {labels["error.type"] for labels, _ in values["gen_ai.client.operation.duration"]}
     assert errors == {*(f"e{n}" for n in range(50)), "_OTHER"}
+
+
+def test_a_hundred_thousand_models_grow_neither_series_nor_memory() -> None:
+    """Names that clients and upstreams invent: after the first ones have their labels, no series and no byte is added."""
+    meter, plain = Meter(), make_record()
+
+    def invented(begin: int, end: int) -> None:
+        for number in range(begin, end):
+            name = f"invented-{number}"
+            asked = plain.request._replace(model=name)
+            meter.metrics.record(plain._replace(request=asked, response=plain.response._replace(response_model=name)))
+
+    def series() -> int:
+        return sum(map(len, meter.values().values()))
+
+    def held() -> int:
+        gc.collect()
+        return len(gc.get_objects())
+
+    invented(0, 1000)
+    before = held()
+    invented(1000, 101_000)
+    assert held() - before < 1000  # the test run has objects of its own
+    assert series() == 51 * (1 + 1 + 2 + 1 + 1 + 1 + 1 + 2 + 1 + 1)
+    assert len(meter.metrics._models._known) == len(meter.metrics._response_models._known) == 50
 
 
 def test_an_allow_list_names_every_model_that_is_a_label() -> None:
     """With telemetry.models, only these."""
-    points = Meter("gpt-4o").collected(make_record(), make_record(request={"model": "secret-model"}))
-    models = {p.attributes["gen_ai.request.model"] for p in points["lengthwise.stream.ends"]}
+    values = Meter("gpt-4o").values(make_record(), make_record(request={"model": "secret-model"}))
+    models = {labels["gen_ai.request.model"] for labels, _ in values["lengthwise.stream.ends"]}
     assert models == {"gpt-4o", "_other"}
 
 

@@ -1,11 +1,14 @@
 """The real process, with the sockets, the collectors and the ends that it meets in production."""
 
+import json
+import os
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,9 +17,9 @@ import pytest
 
 from proxy.record import Action, End, RequestFacts, ResponseFacts
 from proxy.recorder import semconv
-from tests.support.otlp import GrpcCollector, HttpCollector
+from tests.support.otlp import GrpcCollector, HttpCollector, wait_until
 from tests.support.recorder import EXIT_S, ROOT, VERSION, RecorderHost, policy_message
-from tests.support.records import make_record
+from tests.support.records import TRACE_ID, make_record
 
 Start = Callable[..., RecorderHost]
 MANY = 700
@@ -111,12 +114,15 @@ def test_every_metric_of_the_contract_is_scraped(start: Start) -> None:
         "lengthwise_records_dropped_total",
         "lengthwise_connections_malformed_total",
         "lengthwise_exchanges_active",
-        "lengthwise_policy_error",
+        "lengthwise_ledger_rows_total",
         "lengthwise_workers_ready",
+        "lengthwise_policy_error",
     }
     assert samples["lengthwise_records_dropped_total"] == 4
     assert samples["lengthwise_exchanges_active"] == 2
+    assert samples['lengthwise_ledger_rows_total{outcome="written"}'] == 2
     assert samples["lengthwise_workers_ready"] == 1
+    assert samples["lengthwise_policy_error"] == 0
 
 
 def test_status_says_everything(start: Start) -> None:
@@ -131,9 +137,10 @@ def test_status_says_everything(start: Start) -> None:
     totals = {"exchanges": 9, "exchanges_active": 1, "records_dropped": 2, "connections_malformed": 5}
     worker.say({"totals": totals | {"policy_digest": "abc"}})
     worker.raw(b"nonsense\n")
-    worker.send([make_record(sampled=False), make_record(id="lw_2", sampled=False, trace_id="none")])
+    worker.send([make_record(sampled=False), make_record(id="lw_2", trace_id="none")])
     expected = {
         "version": VERSION,
+        "supervisor_pid": os.getpid(),
         "settings": {"digest": host.status()["settings"]["digest"]},
         "policy": policy | {"rules": [shown]},
         "workers": [
@@ -154,7 +161,14 @@ def test_status_says_everything(start: Start) -> None:
         "laws": [],
         "encodings": [],
         "export": {
-            "traces": {"protocol": "http/protobuf", "exported": 0, "failed": 0, "dropped": 0, "last_failure": None}
+            "traces": {
+                "protocol": "http/protobuf",
+                "exported": 0,
+                "failed": 0,
+                "dropped": 0,
+                "failing": False,
+                "last_failure": None,
+            }
         },
         "ledger": {"path": str(host.ledger_path), "written": 2, "failed": 0, "error": None},
     }
@@ -182,7 +196,7 @@ def test_a_bad_collector_holds_up_neither_records_nor_the_end(start: Start, mode
         assert len(_ids(host)) == MANY + 1
         worker.close()
         if ending == "control":
-            assert host.stop() == 0
+            assert host.abandon() == 0
         else:
             assert host.process is not None
             host.process.send_signal(signal.SIGTERM)
@@ -241,6 +255,20 @@ def test_what_workers_hand_over_while_it_leaves_is_kept(start: Start) -> None:
     assert len(_ids(host)) == 201
 
 
+def test_a_recorder_whose_supervisor_was_killed_stays_for_the_workers_that_drain(start: Start) -> None:
+    """It takes what they still hand over, and leaves when the last of them has closed its link."""
+    host = start()
+    worker = host.worker()
+    worker.send([make_record(id="lw_0")])
+    with ThreadPoolExecutor(1) as pool:
+        leaving = pool.submit(host.abandon)
+        wait_until(lambda: "the supervisor is gone" in host.log())
+        assert worker.send([make_record(id="lw_1")]) == 2
+        worker.close()
+        assert leaving.result() == 0
+    assert _ids(host) == ["lw_0", "lw_1"]
+
+
 @pytest.mark.parametrize("file", ["other_version", "not_a_database"])
 def test_an_unusable_ledger_is_said_and_the_rest_goes_on(start: Start, tmp_path: Path, file: str) -> None:
     """Acknowledgements flow without a ledger; /status and the log say why, and the file is not touched."""
@@ -256,7 +284,7 @@ def test_an_unusable_ledger_is_said_and_the_rest_goes_on(start: Start, tmp_path:
     ledger = host.status()["ledger"]
     reason = "schema is version 7" if file == "other_version" else "file is not a database"
     assert (reason in ledger["error"], ledger["written"]) == (True, 0)
-    assert reason in host.log()
+    wait_until(lambda: reason in host.log())
     assert path.read_bytes() == before
 
 
@@ -266,6 +294,7 @@ def test_without_ledger_and_endpoint_records_are_still_acknowledged(start: Start
     assert host.worker().send([make_record()]) == 1
     assert host.request("/metrics")[0] == 404
     assert host.status()["ledger"] is None
+    wait_until(lambda: host.log().endswith("\n"))
     (line,) = host.log().splitlines()
     assert "no OTLP endpoint is configured" in line
 
@@ -313,6 +342,35 @@ def test_nothing_but_named_facts_leaves_the_process(start: Start) -> None:
     assert len(rows) == 5
     sinks = {"spans": collector.spans, "metrics": collector.metrics, "pages": pages, "rows": rows, "log": host.log()}
     assert [name for name, sink in sinks.items() if CANARY in repr(sink)] == []
+
+
+def test_an_exchange_is_a_line_where_the_settings_want_it(start: Start) -> None:
+    """What the row says, as JSON; nothing that was absent."""
+    host = start(logs={"format": "json", "exchanges": True}, telemetry={"traces": "none", "metrics": "none"})
+    host.worker().send([make_record(app=None)])
+    wait_until(lambda: host.log().endswith("\n"))
+    (line,) = map(json.loads, host.log().splitlines())
+    assert line | {"time": ""} == {
+        "time": "",
+        "level": "info",
+        "process": "recorder",
+        "logger": "proxy.recorder.process",
+        "message": "exchange",
+        "id": "lw_0123456789abcdef",
+        "upstream": "openai",
+        "dialect": "chat_completions",
+        "model": "gpt-4o",
+        "stream": True,
+        "status": 200,
+        "end": "complete",
+        "action": "none",
+        "requested_max_tokens": 512,
+        "forwarded_max_tokens": 512,
+        "output_tokens": 128,
+        "ttft_s": 0.287,
+        "e2e_s": 1.567,
+        "trace_id": TRACE_ID,
+    }
 
 
 def test_a_control_channel_without_settings_ends_it() -> None:

@@ -3,13 +3,9 @@
 from typing import Any
 
 import pytest
-from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from proxy.record import Action, Decision, End, ExchangeRecord, RequestFacts, ResponseFacts, ShadowDecision
-from proxy.recorder.spans import SpanForm, client_error_type, spans_of
+from proxy.recorder.spans import Span, SpanForm, client_error_type, spans_of
 from tests.support.records import (
     CLIENT_SPAN_ID,
     PARENT_SPAN_ID,
@@ -19,9 +15,6 @@ from tests.support.records import (
     at,
     make_record,
 )
-
-RESOURCE = Resource({"service.name": "lengthwise"})
-SCOPE = InstrumentationScope("lengthwise", "1")
 
 HTTP_CLIENT = {
     "http.request.method": "POST",
@@ -86,7 +79,7 @@ CLIENT = {
     "end_ns": STARTED_UNIX_NS + 1_571_000_000,
     "status": "UNSET",
     "attributes": HTTP_CLIENT | GEN_AI | GEN_AI_USAGE | LENGTHWISE,
-    "events": [("First Token Stream Event", STARTED_UNIX_NS + 290_000_000, {})],
+    "events": [("First Token Stream Event", STARTED_UNIX_NS + 290_000_000)],
 }
 SERVER = {
     "name": "POST /v1/chat/completions",
@@ -110,28 +103,23 @@ ABSENT_RESPONSE = ResponseFacts()
 OPAQUE = RequestFacts(dialect="opaque")
 
 
-def _plain(span: ReadableSpan) -> dict[str, Any]:
-    assert span.resource is RESOURCE
-    assert span.instrumentation_scope is SCOPE
-    context = span.context
-    assert context is not None
-    assert context.trace_flags.sampled
+def _plain(span: Span) -> dict[str, Any]:
     return {
         "name": span.name,
         "kind": span.kind.name,
-        "trace_id": f"{context.trace_id:032x}",
-        "span_id": f"{context.span_id:016x}",
-        "parent": None if span.parent is None else (f"{span.parent.span_id:016x}", span.parent.is_remote),
-        "start_ns": span.start_time,
-        "end_ns": span.end_time,
-        "status": span.status.status_code.name,
-        "attributes": dict(span.attributes or {}),
-        "events": [(event.name, event.timestamp, dict(event.attributes or {})) for event in span.events],
+        "trace_id": span.trace_id,
+        "span_id": span.span_id,
+        "parent": None if span.parent_span_id is None else (span.parent_span_id, span.parent_is_remote),
+        "start_ns": span.start_unix_ns,
+        "end_ns": span.end_unix_ns,
+        "status": "ERROR" if span.failed else "UNSET",
+        "attributes": span.attributes,
+        "events": list(span.events),
     }
 
 
 def _spans(record: ExchangeRecord, **form: Any) -> list[dict[str, Any]]:
-    return [_plain(span) for span in spans_of(record, SpanForm(RESOURCE, SCOPE, **form))]
+    return [_plain(span) for span in spans_of(record, SpanForm(**form))]
 
 
 def _client(record: ExchangeRecord, **form: Any) -> dict[str, Any]:
@@ -155,8 +143,8 @@ def test_a_trace_without_a_parent_starts_at_the_server_span() -> None:
 
 def test_the_trace_state_goes_on_every_span() -> None:
     """The vendor's entries that came with the trace are kept."""
-    spans = spans_of(make_record(trace_state="a=1,b=2"), SpanForm(RESOURCE, SCOPE))
-    assert [span.context.trace_state.to_header() for span in spans if span.context] == ["a=1,b=2", "a=1,b=2"]
+    spans = spans_of(make_record(trace_state="a=1,b=2"), SpanForm())
+    assert [span.trace_state for span in spans] == ["a=1,b=2", "a=1,b=2"]
 
 
 def test_no_usage_leaves_out_what_the_provider_reported() -> None:
@@ -292,6 +280,15 @@ def test_an_opaque_exchange_is_two_plain_http_spans() -> None:
     }
 
 
+def test_the_url_is_the_upstreams_own() -> None:
+    """Without a query; a path that holds what a client named, or is not known, makes none."""
+    urls = {"openai": "https://api.openai.com/base"}
+    expected = "https://api.openai.com/base/v1/chat/completions"
+    assert _client(make_record(), upstream_urls=urls)["attributes"]["url.full"] == expected
+    for route in (None, "/openai/deployments/{deployment}/chat/completions"):
+        assert "url.full" not in _client(make_record(route=route), upstream_urls=urls)["attributes"]
+
+
 def test_an_unknown_method_is_named_as_the_convention_says() -> None:
     """A method that a client invented becomes no value."""
     spans = _spans(make_record(method="BREW", route=None, request=OPAQUE))
@@ -380,12 +377,11 @@ def test_other_providers_get_no_openai_attributes() -> None:
 
 
 def test_a_number_that_no_encoder_takes_costs_only_itself() -> None:
-    """A seed beyond int64 is left out, and the batch encodes."""
+    """A seed and a limit beyond int64 are left out; the rest is there."""
     record = make_record(request={"seed": 2**63, "limits": (("max_tokens", 2**64),)}, decision=Decision())
-    spans = spans_of(record, SpanForm(RESOURCE, SCOPE))
-    assert "gen_ai.request.seed" not in dict(spans[0].attributes or {})
-    (block,) = encode_spans(spans).resource_spans
-    assert len(block.scope_spans[0].spans) == 2
+    attributes = _client(record)["attributes"]
+    assert {"gen_ai.request.seed", "lengthwise.max_tokens.requested"}.isdisjoint(attributes)
+    assert attributes["lengthwise.max_tokens.field"] == "max_tokens"
 
 
 def test_a_long_model_name_is_cut() -> None:

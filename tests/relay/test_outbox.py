@@ -306,3 +306,52 @@ async def test_texts_that_wait_are_bounded(recorder: Recorder, outbox: Outbox, m
     recorder.reading.set()
     await recorder.until(lambda: recorder.numbers[-1] == outbox._number)
     assert recorder.lines[-1]["texts"] == []
+
+
+async def test_records_move_to_another_recorder_once_the_first_has_acknowledged(
+    recorder: Recorder, outbox: Outbox, tmp_path: Path
+):
+    """What was sent is acknowledged where it was sent, what came later arrives at the next: none twice, none dropped."""
+    following = Recorder(tmp_path / "next")
+    await following.start()
+    outbox.put(make_record(id="first"))
+    await settle(lambda: len(recorder.records) == 1)
+    outbox.move(str(following.path))
+    outbox.put(make_record(id="second"))
+    outbox.tick()
+    await settle(lambda: outbox._flush_due is False)
+    assert following.connections == 0
+    recorder.say({"ack": 1})
+    await settle(lambda: len(following.records) == 1)
+    following.say({"ack": 2})
+    await settle(lambda: outbox.unacknowledged == 0)
+    assert [record.id for record in recorder.records + following.records] == ["first", "second"]
+    assert outbox.records_dropped == 0
+    await following.stop()
+
+
+async def test_closing_waits_for_a_move(recorder: Recorder, outbox: Outbox, tmp_path: Path):
+    """A worker that had nothing left to do when it was told still hands over its last record to the next recorder."""
+    following = Recorder(tmp_path / "next")
+    await following.start()
+    outbox.put(make_record(id="first"))
+    await settle(lambda: len(recorder.records) == 1)
+    outbox.move(str(following.path))
+    outbox.put(make_record(id="last"))
+    closing = asyncio.create_task(outbox.close(PATIENCE_S))
+    recorder.say({"ack": 1})
+    await settle(lambda: len(following.records) == 1)
+    following.say({"ack": 2})
+    await asyncio.wait_for(closing, PATIENCE_S)
+    assert outbox.records_dropped == 0
+    await following.stop()
+
+
+async def test_closing_does_not_wait_for_a_move_that_never_comes(recorder: Recorder, outbox: Outbox):
+    """A recorder that acknowledges nothing any more: what it has, and what waits for the next, is dropped and counted."""
+    outbox.put(make_record(id="first"))
+    await settle(lambda: len(recorder.records) == 1)
+    outbox.move("/nowhere")
+    outbox.put(make_record(id="last"))
+    await outbox.close(0.05)
+    assert outbox.records_dropped == 2

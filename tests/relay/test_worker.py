@@ -15,6 +15,7 @@ import pytest
 from proxy.policy import rules
 from proxy.policy.live import Law, Live
 from proxy.record import End
+from proxy.relay import worker as module
 from proxy.settings import from_json, to_json
 from tests.support.provider import PATIENCE_S, Link, Provider, answering, ok, read_message, silent
 from tests.support.relay import relay
@@ -71,6 +72,34 @@ async def test_invariant_11_drain_aborts_what_is_left_when_its_time_is_over():
         for link in provider.links:
             await link.end()
         assert [(record.end, record.error_type) for record in await served.records(2)] == [(End.ABORTED, "drain")] * 2
+
+
+async def test_invariant_11_nobody_is_refused_while_somebody_else_listens_on():
+    """Connected just before, or kept alive, with a request under way: it is answered, and the connection ends with it."""
+    async with Provider(answering(ok(), ok(), ok())) as provider, relay(provider.url) as served:
+        kept, fresh = await served.connect(), await served.connect()
+        await kept.send(GET)
+        assert (await kept.message()).status == 200
+        draining = asyncio.create_task(served.worker.drain(PATIENCE_S, linger=True))
+        await asyncio.sleep(0)
+        assert served.worker.draining
+        for client in (kept, fresh):
+            assert not draining.done()
+            await client.send(GET)
+            answer = await client.message()
+            assert (answer.status, answer.value(b"connection")) == (200, b"close")
+        await draining
+        await served.records(3)
+
+
+async def test_invariant_11_an_idle_connection_does_not_hold_up_a_drain_for_long(monkeypatch: pytest.MonkeyPatch):
+    """One that brings nothing is closed when its time is over."""
+    monkeypatch.setattr(module, "_LINGER_NS", 1)
+    async with Provider(answering(ok(), ok(), ok())) as provider, relay(provider.url) as served:
+        idle = await served.connect()
+        await served.ask(GET)
+        await served.worker.drain(PATIENCE_S, linger=True)
+        assert await idle.end() == "fin"
 
 
 async def test_invariant_11_drain_waits_until_a_slow_client_has_its_answer():

@@ -5,8 +5,9 @@
         spans = collector.wait_for_spans(2)
 
 Modes, changeable at any time: `ok`; `hang` (takes the request, never answers); `500` (refuses each request: HTTP 500, gRPC
-INTERNAL); `garbage` (HTTP only: answers with bytes that are no HTTP); `refuse` (HTTP only: nobody listens on the port).
-What arrives in mode `ok` is kept as plain dicts in `spans` and `metrics`, ids as hex, times in ns, enums by their names.
+INTERNAL); `garbage` (HTTP only: answers with bytes that are no HTTP); `endless` (HTTP only: 200 with a body of 1 TB); `refuse` (HTTP only: nobody listens on the port).
+What arrives in mode `ok` is kept as plain dicts in `spans` and `metrics`, ids as hex, times in ns, enums by their names;
+the headers of each request in `headers`. With `tls`, a folder of certificates, it speaks TLS and wants the client's certificate.
 """
 
 import contextlib
@@ -15,8 +16,9 @@ import http.server
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent import futures
+from pathlib import Path
 from typing import Any, Self
 
 import grpc
@@ -39,6 +41,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from tests.support.certificates import server_context
+
 PATIENCE_S = 60.0
 
 Document = dict[str, Any]
@@ -51,6 +55,7 @@ class _Collected:
         self.mode = mode
         self.spans: list[Document] = []
         self.metrics: list[Document] = []
+        self.headers: list[dict[str, str]] = []
         self.requests = 0
         self.closed = threading.Event()
         self._changed = threading.Condition()
@@ -74,10 +79,11 @@ class _Collected:
         self.wait_for(lambda: any(metric["name"] == name for metric in self.metrics))
         return next(metric for metric in reversed(self.metrics) if metric["name"] == name)
 
-    def arrived(self) -> str:
+    def arrived(self, headers: Iterable[tuple[str, Any]]) -> str:
         """Count a request; the mode in which it is answered."""
         with self._changed:
             self.requests += 1
+            self.headers.append({name.lower(): value for name, value in headers})
             self._changed.notify_all()
             return self.mode
 
@@ -94,9 +100,12 @@ class _Collected:
 class HttpCollector(_Collected):
     """OTLP over HTTP with protobuf bodies."""
 
-    def __init__(self, mode: str = "ok") -> None:
+    def __init__(self, mode: str = "ok", tls: Path | None = None) -> None:
         super().__init__(mode)
+        self._tls = tls is not None
         self._server = _HttpServer(("127.0.0.1", 0), _Handler)
+        if tls is not None:
+            self._server.socket = server_context(tls, client_ca=True).wrap_socket(self._server.socket, server_side=True)
         self._server.collected = self
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
@@ -108,7 +117,7 @@ class HttpCollector(_Collected):
     @property
     def endpoint(self) -> str:
         """Value of OTEL_EXPORTER_OTLP_ENDPOINT."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"https://localhost:{self.port}" if self._tls else f"http://127.0.0.1:{self.port}"
 
     def close(self) -> None:
         """Stop; requests that hang are let go."""
@@ -140,7 +149,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         collected = self.server.collected
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        mode = collected.arrived()
+        mode = collected.arrived(self.headers.items())
         if mode == "hang":
             collected.closed.wait()
             self.close_connection = True
@@ -149,6 +158,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
         elif mode == "500":
             self._answer(500, b"")
+        elif mode == "endless":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n")
+            with contextlib.suppress(OSError):
+                while not collected.closed.is_set():
+                    self.wfile.write(b"x" * 65536)
+            self.close_connection = True
         else:
             if self.headers.get("Content-Encoding") == "gzip":
                 body = gzip.decompress(body)
@@ -170,19 +185,26 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 class GrpcCollector(_Collected):
     """OTLP over gRPC."""
 
-    def __init__(self, mode: str = "ok") -> None:
+    def __init__(self, mode: str = "ok", tls: Path | None = None) -> None:
         super().__init__(mode)
+        self._tls = tls is not None
         self._server = grpc.server(futures.ThreadPoolExecutor(4))
         servicer = _Servicer(self)
         add_TraceServiceServicer_to_server(servicer.traces, self._server)
         add_MetricsServiceServicer_to_server(servicer.metrics, self._server)
-        self.port: int = self._server.add_insecure_port("127.0.0.1:0")
+        if tls is None:
+            self.port: int = self._server.add_insecure_port("127.0.0.1:0")
+        else:
+            pairs = [((tls / "localhost.key").read_bytes(), (tls / "localhost.pem").read_bytes())]
+            authority = (tls / "ca.pem").read_bytes()
+            credentials = grpc.ssl_server_credentials(pairs, authority, require_client_auth=True)
+            self.port = self._server.add_secure_port("127.0.0.1:0", credentials)
         self._server.start()
 
     @property
     def endpoint(self) -> str:
         """Value of OTEL_EXPORTER_OTLP_ENDPOINT."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"https://localhost:{self.port}" if self._tls else f"http://127.0.0.1:{self.port}"
 
     def close(self) -> None:
         """Stop; requests that hang are let go."""
@@ -199,7 +221,7 @@ class GrpcCollector(_Collected):
 class _Servicer:
     def __init__(self, collected: GrpcCollector) -> None:
         def export(request: Any, context: Any, response: Any) -> Any:
-            mode = collected.arrived()
+            mode = collected.arrived(context.invocation_metadata())
             if mode == "hang":
                 collected.closed.wait()
             elif mode == "500":

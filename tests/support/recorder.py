@@ -100,6 +100,7 @@ class RecorderHost:
         *,
         telemetry: dict[str, Any] | None = None,
         ledger: dict[str, Any] | None = None,
+        logs: dict[str, Any] | None = None,
         environ: dict[str, str] | None = None,
         policy: dict[str, Any] | None = None,
         rules: Sequence[dict[str, Any]] = (),
@@ -109,7 +110,9 @@ class RecorderHost:
         self.intake_path, self.admin_path = folder / "i.sock", folder / "a.sock"
         self.intake, self.admin = _listening(self.intake_path), _listening(self.admin_path)
         config = folder / "lengthwise.yaml"
-        config.write_text(yaml.safe_dump({"telemetry": telemetry or {}, "ledger": _LEDGER | (ledger or {})}))
+        config.write_text(
+            yaml.safe_dump({"telemetry": telemetry or {}, "ledger": _LEDGER | (ledger or {}), "logs": logs or {}})
+        )
         self.settings, _, _ = load(config, {}, {})
         self.policy = policy or {"digest": "0" * 12, "loaded_at": None, "error": None, "rules": []}
         self.rules = rules
@@ -154,6 +157,7 @@ class RecorderHost:
                     "admin_fd": self.admin.fileno(),
                     "version": VERSION,
                     "settings_digest": digest(self.settings),
+                    "supervisor_pid": os.getpid(),
                 }
             }
         )
@@ -207,7 +211,12 @@ class RecorderHost:
             time.sleep(0.02)
 
     def stop(self) -> int:
-        """Close the control channel and wait for the exit code."""
+        """Tell it to leave and wait for the exit code."""
+        self.tell({"leave": True})
+        return self.abandon()
+
+    def abandon(self) -> int:
+        """Close the control channel without a word, as a supervisor that is killed, and wait for the exit code."""
         assert self.control is not None
         assert self.process is not None
         self.control_lines.close()
