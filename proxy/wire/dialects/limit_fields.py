@@ -62,9 +62,11 @@ class Judged(NamedTuple):
     names: frozenset[str]
     """Members of the top level by which a request is judged: limits, the objects that hold some, model, stream, multipliers."""
     nested: frozenset[str]
-    """The objects that hold limits or least lengths."""
-    lookalikes: dict[str, str]
-    """Folded name to the member that a lenient server might take it for; nested ones under their dotted path."""
+    """The objects of the top level that hold limits or least lengths."""
+    inner_objects: tuple[str, ...]
+    """The objects inside these that hold limits."""
+    spellings: dict[str, frozenset[str]]
+    """Folded path to the members that a lenient server might take it for, the objects on the way to a limit included."""
 
 
 @cache
@@ -80,17 +82,26 @@ def judged(own: tuple[str, ...], multipliers: tuple[str, ...], fields: tuple[str
     top = tuple(path for path in limits if "." not in path)
     plain = (*_PLAIN, *multipliers)
     nested = frozenset(path.partition(".")[0] for path in (*limits, *FLOORS) if "." in path)
+    objects = dict.fromkeys(path[:dot] for path in limits for dot, char in enumerate(path) if char == ".")
+    spellings: dict[str, set[str]] = {}
+    for path in (*limits, *plain, *objects):
+        spellings.setdefault(".".join(map(folded, path.split("."))), set()).add(path)
     return Judged(
         top,
         tuple(path for path in limits if "." in path),
         frozenset((*top, *plain, *nested)),
         nested,
-        {".".join(map(folded, path.split("."))): path for path in (*limits, *plain)},
+        tuple(path for path in objects if "." in path),
+        {path: frozenset(names) for path, names in spellings.items()},
     )
 
 
 def folded(name: str) -> str:
-    """A member's name as the most lenient server might compare it: without case, separators, marks and compatibility characters."""
+    """A member's name as the most lenient server might compare it: without case, separators, marks and compatibility characters.
+
+    It ends where a reader of C strings sees its end.
+    """
+    name = name.partition("\0")[0]
     if not name.isascii():
         name = unicodedata.normalize("NFKC", name.encode("utf-8", "replace").decode())
     return "".join(filter(str.isalnum, name.casefold()))

@@ -99,7 +99,7 @@ def request_facts(
     present = known.names.intersection(request)
     spans = None if _are_spelled_once(present, body) else find_values(body, present)
     limits, fault = _limits(known, present, body, request, spans)
-    fault = fault or _other_fault(known, present, request, spans, choices)
+    fault = fault or _other_fault(known, present, body, request, spans, choices)
     if fault is None and any(tokens == 0 for _, tokens in limits) and not _allows_zero(dialect, request):
         fault = "limit_zero", next(path for path, tokens in limits if tokens == 0)
     # A request has five members of the fifty that it may have, so go by what is there.
@@ -198,39 +198,56 @@ def _values(path: str, first: str, body: bytes, request: dict[str, Any], spans: 
         if spans is None:
             return [request[path]]
         return [_scalar(body[found.start : found.end]) for found in spans if found.key == path]
-    value: Any = request
-    for step in path.split("."):
-        if type(value) is not dict or step not in value:
-            # not there as the last duplicate has it, so look at all when there are some
-            return [] if spans is None else [_scalar(body[found.start : found.end]) for found in _located(body, path)]
-        value = value[step]
+    leaf = path.rpartition(".")[2]
+    if _quoted(leaf) not in body and _ESCAPED_ASCII.search(body) is None:
+        return []  # as nearly always, where the objects that hold limits are there at all
     return [_scalar(body[found.start : found.end]) for found in _located(body, path)]
 
 
 def _other_fault(
-    known: Judged, present: frozenset[str], request: dict[str, Any], spans: list[Found] | None, choices: int | None
+    known: Judged,
+    present: frozenset[str],
+    body: bytes,
+    request: dict[str, Any],
+    spans: list[Found] | None,
+    choices: int | None,
 ) -> _Fault | None:
     if spans is not None:
         for name in present:
             if sum(found.key == name for found in spans) > 1:
                 return "ambiguous_key", name
     if not _USUAL.issuperset(request):
-        for name in request.keys() - _USUAL - present:
-            meant = known.lookalikes.get(folded(name))
-            if meant is not None and meant != name:
+        for name in request.keys() - _USUAL:
+            meant = _lookalike(known, name, request[name])
+            if meant is not None:
                 return "ambiguous_key", meant
-        for first in present.intersection(known.nested):
-            inner = request[first]
-            for name in inner if type(inner) is dict else ():
-                meant = known.lookalikes.get(f"{folded(first)}.{folded(name)}")
-                if meant is not None and meant != f"{first}.{name}":
-                    return "ambiguous_key", meant
+        if not present.isdisjoint(known.nested):
+            for path in known.inner_objects:
+                if len(_located(body, path)) > 1:
+                    return "ambiguous_key", path
     if choices is None:
         return "choices_type", "best_of" if request.get("best_of") is not None else "n"
     if not isinstance(request.get("model", ""), str | None):
         return "model_type", "model"
     if not isinstance(request.get("stream"), bool | None):
         return "stream_type", "stream"
+    return None
+
+
+def _lookalike(known: Judged, name: str, value: object, above: str = "", alike_above: str = "") -> str | None:
+    """The judged member that a lenient server might take this one for, or one inside it; None when there is none."""
+    path, alike = above + name, alike_above + folded(name)
+    spellings = known.spellings.get(alike)
+    if spellings is None:
+        return None
+    if path not in spellings:
+        return min(spellings)
+    if type(value) is not dict:
+        return None
+    for inner in value:
+        meant = _lookalike(known, inner, value[inner], f"{path}.", f"{alike}.")
+        if meant is not None:
+            return meant
     return None
 
 

@@ -222,6 +222,10 @@ def test_cap_and_usage_go_together():
         ('"Max_Completion_Tokens":1', "max_completion_tokens"),
         ('"nPredict":1', "n_predict"),
         ('"options":{"Num_Predict":1}', "options.num_predict"),
+        ('"Options":{"num_predict":1}', "options"),
+        ('"extra_body":{"Options":{"num_predict":1}}', "extra_body.options"),
+        ('"generationConfig":{"max_output_tokens":1}', "generationConfig.maxOutputTokens"),
+        ('"max.tokens":9', "max_tokens"),
     ],
 )
 def test_a_member_that_some_server_takes_for_another_is_ambiguous(member, meant):

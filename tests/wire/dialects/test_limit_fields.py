@@ -24,9 +24,29 @@ def test_the_judged_members_of_a_dialect_are_put_together():
             ("second", "first", "in", "extra_body", "parameters", "model", "stream", "n", "best_of", "prompt")
         ),
         nested=frozenset(("in", "extra_body", "parameters")),
-        lookalikes=made.lookalikes,
+        inner_objects=(),
+        spellings=made.spellings,
     )
+    assert made.spellings == {
+        **{
+            name: frozenset((name,)) for name in ("first", "second", "in", "in.limit", "model", "stream", "n", "prompt")
+        },
+        "bestof": frozenset(("best_of",)),
+    }
     assert judged(("second", "first"), ("prompt",), ("first", "in.limit")) is made
+
+
+def test_every_object_on_the_way_to_a_limit_is_judged():
+    """Another spelling of it would hide what is inside; two documented spellings are two members."""
+    made = judged((), (), ("a.b.c", "inCase.maxTokens", "in_case.max_tokens"))
+    assert made.inner_objects == ("a.b",)
+    assert {alike: made.spellings[alike] for alike in ("a", "a.b", "a.b.c", "incase", "incase.maxtokens")} == {
+        "a": frozenset(("a",)),
+        "a.b": frozenset(("a.b",)),
+        "a.b.c": frozenset(("a.b.c",)),
+        "incase": frozenset(("inCase", "in_case")),
+        "incase.maxtokens": frozenset(("inCase.maxTokens", "in_case.max_tokens")),
+    }
 
 
 @pytest.mark.parametrize(
@@ -41,6 +61,8 @@ def test_the_judged_members_of_a_dialect_are_put_together():
         "\uff4dax_tokens",
         "max_token\u017f",
         "max_tokens\0",
+        "max_tokens\0x",
+        "max.tokens",
         "max_\u200dtokens",
         "max_tokens\ufeff",
         "max_tokens\ud800",
