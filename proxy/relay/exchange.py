@@ -153,9 +153,10 @@ class Exchange:
         if route.refusal is not None:
             self.refuse(route.refusal)
             return
-        if route.doubt is not None and self._may_enforce(route.doubted_dialect):
-            self.refuse(route.doubt)
-            return
+        for doubted, doubt in route.doubts:
+            if self._may_enforce(doubted):
+                self.refuse(doubt)
+                return
         if route.websocket:
             self.tunnel = Tunnel(self._client)
         has_body = self._head.chunked or bool(self._content_length)

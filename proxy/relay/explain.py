@@ -74,8 +74,9 @@ async def _explain(
         return nothing
     now_unix_s = time.time()
     origin = origin_of(route, "0" * 24)
-    if route.doubt is not None and may_enforce(route.doubted_dialect, origin, policies, worker.live, now_unix_s):
-        return nothing._replace(refusal=route.doubt)
+    for doubted, doubt in route.doubts:
+        if may_enforce(doubted, origin, policies, worker.live, now_unix_s):
+            return nothing._replace(refusal=doubt)
     if route.dialect is None:
         return nothing
     try:

@@ -31,8 +31,9 @@ DEADLINE_HEADER = b"x-lengthwise-deadline-ms"
 """A request's own deadline, where a rule allows it; never forwarded."""
 
 METHOD_OVERRIDES = (b"x-http-method-override", b"x-http-method", b"x-method-override")
-URL_OVERRIDES = (b"x-original-url", b"x-rewrite-url")
+URL_OVERRIDES = (b"x-original-url", b"x-rewrite-url", b"x-forwarded-uri")
 """Headers by which some frameworks replace the request line."""
+_OVERRIDES = frozenset((*METHOD_OVERRIDES, *URL_OVERRIDES))
 
 _AUTHORITY = re.compile(rb"^[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 _APP_CHARS = 128
@@ -58,8 +59,7 @@ class Route:
         "deadline_s",
         "deployment",
         "dialect",
-        "doubt",
-        "doubted_dialect",
+        "doubts",
         "encoding",
         "facts",
         "head",
@@ -102,10 +102,8 @@ class Route:
         self.deadline_s = None if deadline is None or self.bad_deadline else int(deadline) / 1000
         self.deployment: str | None = None
         """Model that the path names; None when it names none."""
-        self.doubt: RefusalError | None = None
-        """Why servers could read this head in two ways, or what it opens cannot be judged: the answer where a policy applies."""
-        self.doubted_dialect = ""
-        """The dialect that it is about."""
+        self.doubts: list[tuple[str, RefusalError]] = []
+        """(dialect, answer) where servers could read this head in two ways, or what it opens cannot be judged: if a policy applies there."""
         self._heads: dict[tuple[bool, bool], bytes] = {}
         self.facts = RequestFacts(OPAQUE)
         """Facts of a request whose body was not read."""
@@ -136,7 +134,7 @@ class Route:
         deployment = _DEPLOYMENT.search(target.partition(b"?")[0])
         if deployment is not None:
             self.deployment = deployment[1].decode("latin-1")
-        self._find_doubt(target, path)
+        self._find_doubts(target, path)
         drop = set(worker.private_headers)
         extra: Headers = []
         if worker.propagate:
@@ -149,42 +147,50 @@ class Route:
         self._start = b"%b %b%b HTTP/1.1" % (head.method, pool.base_path, target)
         self._headers = [(b"Host", pool.host_header), *without(head.headers, drop), *extra]
 
-    def _find_doubt(self, target: bytes, path: bytes) -> None:
+    def _find_doubts(self, target: bytes, path: bytes) -> None:
         """Look for what an upstream might read otherwise than it is read here."""
         named, dialect = self.head.named, self.dialect
         if dialect is not None:
-            self.doubted_dialect = dialect.name
             if not is_plain(target, dialect.suffix):
-                self.doubt = RefusalError(
+                self._doubt(
+                    dialect.name,
                     "malformed_request",
                     f"A policy applies here, and servers read this spelling of the path differently; send {dialect.route}.",
                 )
-            elif any(each.lower() not in _CHARSETS for each in _CHARSET.findall(named.get(b"content-type", b""))):
-                self.doubt = RefusalError(
+            if any(each.lower() not in _CHARSETS for each in _CHARSET.findall(named.get(b"content-type", b""))):
+                self._doubt(
+                    dialect.name,
                     "ambiguous_body",
                     "A policy applies on this route, and this body cannot be judged: its charset is not utf-8.",
                 )
         socket = _SOCKETS.search(path) if self.websocket else None
         if socket is not None:
-            self.doubted_dialect = socket[1].decode()
-            self.doubt = RefusalError(
+            self._doubt(
+                socket[1].decode(),
                 "policy_unjudgeable",
                 "A policy applies here, and what is asked for over a websocket cannot be judged; send POST /v1/responses.",
             )
-        for name in (*METHOD_OVERRIDES, *URL_OVERRIDES):
-            value = named.get(name)
-            if value is None:
-                continue
-            if name in URL_OVERRIDES:
-                meant = dialects.match(canonical(_AUTHORITY.sub(b"", value)))
-            else:
-                meant = dialects.match(path) if value.strip().upper() == b"POST" else None
-            if meant is not None and meant is not dialect:
-                self.doubted_dialect = meant.name
-                self.doubt = RefusalError(
-                    "malformed_request",
-                    f"A policy applies here, and {name.decode()} makes some servers read another request line.",
-                )
+        if not named.keys().isdisjoint(_OVERRIDES):
+            for name, value in self.head.headers:
+                self._find_override(name.lower(), value, path)
+
+    def _find_override(self, name: bytes, value: bytes, path: bytes) -> None:
+        """Look for another request line in a header."""
+        if name in URL_OVERRIDES:
+            meant = dialects.match(canonical(_AUTHORITY.sub(b"", value)))
+        elif name in METHOD_OVERRIDES and value.strip().upper() == b"POST":
+            meant = dialects.match(path)
+        else:
+            return
+        if meant is not None and meant is not self.dialect:
+            self._doubt(
+                meant.name,
+                "malformed_request",
+                f"A policy applies here, and {name.decode()} makes some servers read another request line.",
+            )
+
+    def _doubt(self, dialect: str, error_type: str, message: str) -> None:
+        self.doubts.append((dialect, RefusalError(error_type, message)))
 
     def _check_key(self, worker: "Worker", pool: "Pool") -> None:
         keys = worker.settings.keys
