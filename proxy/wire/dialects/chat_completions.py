@@ -5,13 +5,11 @@ Layer: wire (sans-io). Which events carry tokens is said in `choices`.
 Source: OpenAI API reference "Chat"; vLLM reads `max_completion_tokens` before `max_tokens`.
 """
 
-from typing import Any
-
 from proxy.record import Decision, RequestFacts
 from proxy.wire.dialects import choices
 from proxy.wire.dialects.base import openai_error_body
 from proxy.wire.dialects.limit_fields import LIMIT_FIELDS
-from proxy.wire.dialects.request_body import count, with_limit
+from proxy.wire.dialects.request_body import with_limit
 
 __all__ = ["ChatCompletions"]
 
@@ -34,7 +32,7 @@ class ChatCompletions:
 
     def read_request(self, body: bytes, fields: tuple[str, ...] = LIMIT_FIELDS) -> RequestFacts:
         """Facts of a request body."""
-        return choices.read_request(self.name, self.limit_fields, body, fields, _choices)
+        return choices.read_request(self.name, self.limit_fields, body, fields, choices.candidates)
 
     def insert_field(self, preferred: str) -> str:
         """The upstream's: of both fields some servers read only one, and some refuse one."""
@@ -48,7 +46,3 @@ class ChatCompletions:
     def error_body(self, status: int, envelope_type: str, error_type: str, message: str) -> bytes:
         """OpenAI's error envelope."""
         return openai_error_body(envelope_type, error_type, message)
-
-
-def _choices(request: dict[str, Any]) -> int | None:
-    return count(request.get("n"))

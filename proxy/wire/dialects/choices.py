@@ -18,7 +18,7 @@ import orjson
 
 from proxy.record import RequestFacts
 from proxy.wire.dialects.base import UNREADABLE, Reading, error_identifier, parse_json, plain_word
-from proxy.wire.dialects.request_body import output_type, parsed_request, request_facts, unreadable
+from proxy.wire.dialects.request_body import count, output_type, parsed_request, request_facts, unreadable
 from proxy.wire.dialects.response_body import (
     is_text,
     openai_usage,
@@ -31,7 +31,7 @@ from proxy.wire.dialects.response_body import (
 from proxy.wire.json_edit import find_values, insert_member, replace
 from proxy.wire.sse import Event
 
-__all__ = ["is_extra_usage", "may_ask_usage", "read_body", "read_event", "read_request", "with_usage"]
+__all__ = ["candidates", "is_extra_usage", "may_ask_usage", "read_body", "read_event", "read_request", "with_usage"]
 
 _MAX_CHOICES = 1024
 """More choice indexes than this in one answer are not followed; the API allows 128."""
@@ -77,6 +77,12 @@ def read_request(
         include_usage=_include_usage(request),
         output_type=output_type(request.get("response_format")),
     )
+
+
+def candidates(request: dict[str, Any]) -> int | None:
+    """Answers that are generated for one prompt, whether or not all are returned; None when that cannot be read."""
+    returned, generated = count(request.get("n")), count(request.get("best_of") or None)
+    return None if returned is None or generated is None else max(returned, generated)
 
 
 def _include_usage(request: dict[str, Any]) -> bool | None:

@@ -14,7 +14,7 @@ from proxy.record import Decision, RequestFacts
 from proxy.wire.dialects import choices
 from proxy.wire.dialects.base import MAX_INTEGER, Reading, openai_error_body
 from proxy.wire.dialects.limit_fields import LIMIT_FIELDS
-from proxy.wire.dialects.request_body import count, with_limit
+from proxy.wire.dialects.request_body import with_limit
 from proxy.wire.sse import Event
 
 __all__ = ["Completions"]
@@ -62,10 +62,8 @@ class Completions:
 
 def _choices(request: dict[str, Any]) -> int | None:
     """Prompts times the candidates that are generated for each."""
-    each, candidates = count(request.get("n")), count(request.get("best_of") or None)
-    if each is None or candidates is None:
-        return None
-    return min(_prompts(request.get("prompt")) * max(each, candidates), MAX_INTEGER)
+    each = choices.candidates(request)
+    return None if each is None else min(_prompts(request.get("prompt")) * each, MAX_INTEGER)
 
 
 def _prompts(prompt: object) -> int:

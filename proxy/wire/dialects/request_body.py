@@ -99,7 +99,7 @@ def request_facts(
     present = known.names.intersection(request)
     spans = None if _are_spelled_once(present, body) else find_values(body, present)
     limits, fault = _limits(known, present, body, request, spans)
-    fault = fault or _other_fault(known, present, body, request, spans, choices)
+    fault = fault or _other_fault(known, present, body, request, spans=spans, choices=choices)
     if fault is None and any(tokens == 0 for _, tokens in limits) and not _allows_zero(dialect, request):
         fault = "limit_zero", next(path for path, tokens in limits if tokens == 0)
     # A request has five members of the fifty that it may have, so go by what is there.
@@ -209,6 +209,7 @@ def _other_fault(
     present: frozenset[str],
     body: bytes,
     request: dict[str, Any],
+    *,
     spans: list[Found] | None,
     choices: int | None,
 ) -> _Fault | None:

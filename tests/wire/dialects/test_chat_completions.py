@@ -60,6 +60,8 @@ TWICE = facts(limits=(("max_tokens", 9),), degraded="limit_twice", degraded_fiel
         (b'{"max_tokens":9,"x":{"max_tokens":99}}', facts(limits=(("max_tokens", 9),))),
         (b'{"max_tokens":9,"x":"\\"max_tokens\\":7"}', facts(limits=(("max_tokens", 9),))),
         (b'{"n":3}', facts(choices=3)),
+        (b'{"n":3,"best_of":9}', facts(choices=9)),
+        (b'{"best_of":"9"}', facts(choices=None, degraded="choices_type", degraded_field="best_of")),
         (b'{"n":"3"}', NO_COUNT),
         (b'{"n":1e30,"seed":1e30}', facts(choices=2**63 - 1)),
         (b'{"n":0}', NO_COUNT),
