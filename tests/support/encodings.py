@@ -26,3 +26,15 @@ def packed(coding: str, body: bytes) -> bytes:
     for name in coding.split(", "):
         body = PACK[name](body)
     return body
+
+
+def unpacked(coding: str, body: bytes) -> bytes:
+    """The body without these codings."""
+    for name in reversed([name for name in coding.lower().split(", ") if name not in {"", "identity"}]):
+        body = {
+            "gzip": gzip.decompress,
+            "deflate": zlib.decompress,
+            "br": brotli.decompress,
+            "zstd": zstd.decompress,
+        }[name](body)
+    return body
