@@ -130,9 +130,15 @@ def _differences(compared: Sequence[Comparison]) -> pages.Chart:
         "marker": {"color": "$accent", "size": 11},
         "hovertemplate": "%{x:.1f} ms<extra></extra>",
     }
+    reach_ms = 1.2 * max([margin_ms, *(abs(end) * 1e3 for _, ci95 in shown for end in ci95)])
     band = {"type": "rect", "x0": -margin_ms, "x1": margin_ms, "yref": "paper", "y0": 0, "y1": 1, "layer": "below"}
     axes = {
-        "xaxis": {"title": "TTFT minus that of the largest limit, ms", "zeroline": True, "zerolinecolor": "$quiet"},
+        "xaxis": {
+            "title": "TTFT minus that of the largest limit, ms",
+            "zeroline": True,
+            "zerolinecolor": "$quiet",
+            "range": [-reach_ms, reach_ms],
+        },
         "yaxis": {"title": "max_tokens", "type": "category", "range": [-0.5, max(len(shown) - 0.5, 0.5)]},
         "shapes": [band | {"line": {"width": 0}, "fillcolor": _MARGIN_COLOUR}],
     }
