@@ -69,14 +69,14 @@ def _change(each: Comparison) -> str:
 
 def _arms(arms: Sequence[LimitArm]) -> Table:
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    for name in ("max_tokens", "answers", "cut", "case", "tokens mean", "TTFT p50", "TPOT", "E2E p50"):
+    for name in ("max_tokens", "answers", "cut", "case", "tokens", "TTFT p50", "TPOT", "E2E p50"):
         table.add_column(name, justify="left" if name == "case" else "right", no_wrap=True)
     for arm in arms:
         table.add_row(
             f"{arm.max_tokens:,}",
             f"{arm.n:,}",
             wording.percent(arm.cut_share),
-            {"A": "A, the limit cuts", "B": "B, natural", None: wording.UNKNOWN}[arm.case],
+            {"A": "A, cut", "B": "B, natural", None: wording.UNKNOWN}[arm.case],
             wording.tokens(arm.output_tokens_mean),
             wording.seconds(arm.ttft_p50_s),
             wording.milliseconds(arm.tpot_s),

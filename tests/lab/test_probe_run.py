@@ -72,7 +72,7 @@ async def test_figures_are_alone_on_stdout(tmp_path: Path) -> None:
     assert "Budget, never exceeded: 18 requests" in err
     assert "4 blocks" in err
     for word in (
-        "A, the limit cuts",
+        "A, cut",
         "B, natural",
         "against 4,096",
         "max_tokens 16 cuts 100.0% of the answers (case A)",
