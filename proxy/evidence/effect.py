@@ -13,6 +13,19 @@ the same queue.
 TTFT and TPOT of exchanges are winsorised. E2E is not, nor is anything in blocks: there the effect itself lies in the
 tail, in the answers that a limit cuts and in the waits of a queue.
 
+As JSON:
+
+    {"schema": 1, "exchanges": N, "since": iso, "until": iso,                of everything that was read
+     "groups": [{"by": {"rule": str, "model": str | null, "upstream": str | null},
+                 "unit": "request" | "header" | "switchback", "estimand": "own" | "policy",
+                 "arms": [{"arm": "512" | "none", "n": k, "units": k, "cut_share": x | null, "lost_share": x,
+                           "output_tokens_mean": x | null, "ttft_p50_s": x | null, "tpot_s": x | null, "e2e_p50_s": x | null}],
+                 "comparisons": [{"arm": "512", "reference": "none", "outcome": "ttft" | "tpot" | "e2e",
+                                  "difference_s": x, "ci95": [low, high] | null,
+                                  "verdict": "different" | "equivalent" | "undecided", "margin_s": x,
+                                  "n": k, "units": k, "units_needed": k | null}],
+                 "warnings": [str]}]}
+
 Source: ARCHITECTURE.md 7 "Times and tokens".
 """
 
@@ -157,10 +170,7 @@ def _experiment(exchanges: Exchanges, unit: Unit) -> Experiment:
 
 
 def as_json(exchanges: Exchanges, found: Sequence[Experiment]) -> dict[str, Any]:
-    """Experiments in the public form, schema 1; `exchanges`, `since` and `until` are of everything that was read.
-
-    A comparison's and an arm's keys are the fields above; `difference_s` is arm minus reference.
-    """
+    """Experiments in the public form, which is documented above."""
     return {
         "schema": 1,
         "exchanges": len(exchanges),
@@ -252,9 +262,18 @@ def _compared(pair: Exchanges, arm: str, reference: str, unit: Unit) -> Iterator
 
 
 def _effect(
-    values: Floats, pair: Exchanges, arm: str, unit: Unit, *, clip: bool = False
+    values: Floats, pair: Exchanges, arm: str, unit: Unit, *, clip: bool = False, adjust: bool = True
 ) -> tuple[Estimate, Floats] | None:
-    """Difference in the mean of what is known of the values, and its value for each unit; None where an arm has none."""
+    """Difference in the mean of what is known of the values, and its value for each unit; None where an arm has none.
+
+    Args:
+        values: Of each exchange of the pair; NaN is unknown.
+        pair: Exchanges of two arms.
+        arm: The one that is compared with the other.
+        unit: What was assigned as one.
+        clip: True winsorises the values.
+        adjust: False takes the plain difference of means.
+    """
     known = ~np.isnan(values)
     values, exchanges = values[known], pair.take(known)
     in_arm = exchanges.arm.among(arm)
@@ -262,13 +281,13 @@ def _effect(
         return None
     if clip:
         values = winsorised(values)
-    columns = _known_before(exchanges)
+    columns = _known_before(exchanges) if adjust else []
     if unit is Unit.REQUEST:
         numbers = np.arange(len(values))
-        columns.append(lagged_mean(values))
+        columns += [lagged_mean(values)] if adjust else []
     else:
         numbers = np.unique(exchanges.arm_unit.codes, return_inverse=True)[1].reshape(-1)
-    found = adjusted(values, in_arm, np.column_stack(columns), numbers)
+    found = adjusted(values, in_arm, np.column_stack([np.empty((len(values), 0)), *columns]), numbers)
     smaller = min(len(np.unique(numbers[in_arm])), len(np.unique(numbers[~in_arm])))
     if smaller < _LEAST_UNITS:
         return Estimate(float(found.values.mean()), None), found.values
@@ -289,7 +308,8 @@ def _known_before(exchanges: Exchanges) -> list[Floats]:
 
 def _differences_of_answers(pair: Exchanges, arm: Arm, reference: Arm, unit: Unit) -> Iterator[str]:
     """What is to be said when the arms differ in more than their limit."""
-    lost = _effect((~pair.complete).astype(np.float64), pair, arm.arm, unit)
+    # Of a refused answer neither stream nor input is known: adjusting for them would explain the loss away.
+    lost = _effect((~pair.complete).astype(np.float64), pair, arm.arm, unit, adjust=False)
     if lost is not None and judged(lost[0].ci95, 0.0) is Verdict.DIFFERENT:
         yield (
             f"arm {arm.arm} lost {arm.lost_share:.1%} of its answers (refused, broken off, left), {reference.arm} "

@@ -151,12 +151,21 @@ def test_intention_to_treat_is_not_a_comparison_of_natural_ends() -> None:
 
 def test_what_was_lost_in_an_arm_is_told() -> None:
     """A limit of which a fifth is refused is compared by what is left, and that is said."""
-    status = np.where(np.arange(1000) % 10 == 1, 429.0, 200.0)
-    experiment = _only(_pair(1000, ttft_s=0.3, status=status))
-    assert [arm.lost_share for arm in experiment.arms] == pytest.approx([0.0, 0.2])
-    assert _ttft(experiment).n == 900
+    refused = (np.arange(1000) % 10 == 1) | (np.arange(1000) % 40 == 0)
+    experiment = _only(
+        _pair(
+            1000,
+            ttft_s=0.3,
+            status=np.where(refused, 429.0, 200.0),
+            # As the ledger has a refusal: no stream, no usage.
+            stream=np.where(refused, 0.0, 1.0),
+            input_tokens=np.where(refused, np.nan, 100.0),
+        )
+    )
+    assert [arm.lost_share for arm in experiment.arms] == pytest.approx([0.05, 0.2])
+    assert _ttft(experiment).n == 875
     assert experiment.warnings == (
-        "arm 512 lost 0.0% of its answers (refused, broken off, left), none 20.0%: what is compared is what was left of either",
+        "arm 512 lost 5.0% of its answers (refused, broken off, left), none 20.0%: what is compared is what was left of either",
     )
 
 
