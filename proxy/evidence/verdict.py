@@ -39,6 +39,8 @@ ERROR_RATE: Final = 0.05
 """Chance that an interval of either kind misses, over all looks together."""
 _LEAST_UNITS: Final = 20
 """Fewest units of which an asymptotic statement is made."""
+_RESOLUTION: Final = 1e-9
+"""A nanosecond, which is what clocks tell apart: no interval reaches less far, and no rounding error is a difference."""
 _FLOOR_S: Final = 0.010
 _MARGIN_SHARE: Final = 0.02
 _TRIMMED_SHARE: Final = 0.1
@@ -98,7 +100,7 @@ def sequence(values: Floats, *, best_at: int, degrees_lost: int = 0) -> Estimate
     if units < _LEAST_UNITS or free < 1:
         return Estimate(mean, None)
     sd = math.sqrt(float(((values - mean) ** 2).sum()) / free)
-    half = sd * _half_width(units, best_at)
+    half = max(sd * _half_width(units, best_at), _RESOLUTION)
     return Estimate(mean, (mean - half, mean + half))
 
 
@@ -144,5 +146,5 @@ def trimmed(differences: Floats) -> Estimate:
         return Estimate(mean, None)
     winsorised = np.clip(ordered, kept[0], kept[-1])
     squares = float(((winsorised - winsorised.mean()) ** 2).sum())
-    half = t_quantile(len(kept) - 1) * math.sqrt(squares / (len(kept) * (len(kept) - 1)))
+    half = max(t_quantile(len(kept) - 1) * math.sqrt(squares / (len(kept) * (len(kept) - 1))), _RESOLUTION)
     return Estimate(mean, (mean - half, mean + half))

@@ -101,3 +101,11 @@ def test_a_probe_in_drifting_load_is_wrong_about_nothing_no_more_than_said() -> 
     share, bias_s = false_alarms(seed=3, probes=1000)
     assert share <= 0.06
     assert abs(bias_s) < 0.005
+
+
+def test_rounding_errors_are_no_difference() -> None:
+    """Values that differ by less than a clock can tell are equal: either interval reaches a nanosecond to both sides."""
+    values = np.full(40, 1e-17)
+    for estimate in (sequence(values, best_at=100), trimmed(values)):
+        assert estimate.ci95 == pytest.approx((-1e-9, 1e-9))
+        assert judged(estimate.ci95, 0.010) is Verdict.EQUIVALENT
