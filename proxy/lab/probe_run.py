@@ -57,7 +57,11 @@ def run(arguments: argparse.Namespace) -> int:
     )
     said = Console(stderr=True, highlight=False)
     _announce(said, plan, provider, budget)
-    if not arguments.yes and sys.stdin.isatty() and said.input("Go? [y/N] ").strip().lower() not in {"y", "yes"}:
+    if (
+        not arguments.yes
+        and sys.stdin.isatty()
+        and said.input("Go? [y/N] ", markup=False).strip().lower() not in {"y", "yes"}
+    ):
         return _failed("nothing was sent", 1)
     outcome = Outcome()
     trouble = _probed(said, plan, provider, budget, outcome)

@@ -19,8 +19,8 @@ QUICK = SimulatorOptions(ttft_s=0.0, tpot_s=0.0, sigma=0.1)
 SMALL = ["--model", "sim-small", "--limits", "16,64,4096", "--blocks", "4"]
 
 
-async def start(*flags: str, **environ: str) -> asyncio.subprocess.Process:
-    """Run the command without a terminal, with these variables and no credential of the machine's."""
+async def start(*flags: str, stdin: int = asyncio.subprocess.DEVNULL, **environ: str) -> asyncio.subprocess.Process:
+    """Run the command, by default without a terminal, with these variables and no credential of the machine's."""
     inherited = {name: value for name, value in os.environ.items() if name != "OPENAI_API_KEY"}
     return await asyncio.create_subprocess_exec(
         sys.executable,
@@ -30,7 +30,7 @@ async def start(*flags: str, **environ: str) -> asyncio.subprocess.Process:
         *flags,
         cwd=ROOT,
         env=inherited | {"COLUMNS": "200"} | environ,
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=stdin,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -163,3 +163,23 @@ async def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         code, _, err = await ended("--base-url", f"{origin}/v1", *SMALL, "--json", str(tmp_path / "none" / "f.json"))
     assert code == 2
     assert "f.json: No such file or directory" in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "answer", "code", "requests"), [([], b"n\n", 1, 0), ([], b"y\n", 0, 16), (["--yes"], b"", 0, 16)]
+)
+async def test_somebody_at_a_terminal_is_asked_first(flags: list[str], answer: bytes, code: int, requests: int) -> None:
+    """No is nothing sent; yes, or --yes, goes on."""
+    terminal, stdin = os.openpty()
+    try:
+        os.write(terminal, answer)
+        async with serving(make_app(QUICK)) as origin:
+            process = await start("--base-url", f"{origin}/v1", *SMALL, *flags, stdin=stdin)
+            _, err = await process.communicate()
+            async with aiohttp.ClientSession() as http, http.get(f"{origin}/sim/stats") as response:
+                sent = (await response.json())["requests"]
+    finally:
+        os.close(terminal)
+        os.close(stdin)
+    assert (process.returncode, sent) == (code, requests)
+    assert (b"Go? [y/N]" in err) is (not flags)
