@@ -29,7 +29,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@printf '\nARGS="..." is handed to the command: make serve ARGS="--upstream URL", make test ARGS="-k sse".\n'
 
-demo: $(PROJECT_READY) ## simulated provider + proxy + mixed traffic + a table, offline, under a minute
+demo: $(PROJECT_READY) ## simulated provider + proxy + traffic + probe, and the answer; offline, half a minute
 	@exec $(BIN)/lengthwise demo $(ARGS)
 
 serve: $(PROJECT_READY) ## the proxy: make serve ARGS="--upstream URL"

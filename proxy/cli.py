@@ -108,6 +108,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="a policy in shadow, from the recorded traffic",
         description="Print rules in mode shadow for each model and app, with their evidence; save them as policies.yaml.",
     )
+    effect = commands.add_parser(
+        "effect",
+        help="what an experiment in your traffic shows",
+        description="Compare the arms of a rule's experiment in TTFT, TPOT and E2E, with intervals that hold however often "
+        "you look. Exit 1: nothing to compare.",
+    )
+    probe = commands.add_parser(
+        "probe",
+        help="ask a provider the same thing with several limits",
+        description="Send the same input with several limits, in random order, and show what the limit alone does to time. "
+        "Costs requests and tokens: the budget is shown before it starts, and never exceeded.",
+    )
     # Only the command that runs pays for its imports: serve starts in a fraction of what aiohttp takes to load.
     chosen = next((word for word in (sys.argv[1:] if arguments is None else arguments) if not word.startswith("-")), "")
     if chosen == "demo":
@@ -130,6 +142,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         evidence.add_advise_arguments(advise)
         advise.set_defaults(run=lambda parsed: _evidence(evidence.run_advise, parsed))
+    elif chosen == "effect":
+        from proxy.evidence import commands as evidence  # noqa: PLC0415 -- see above
+
+        evidence.add_effect_arguments(effect)
+        effect.set_defaults(run=lambda parsed: _evidence(evidence.run_effect, parsed))
+    elif chosen == "probe":
+        from proxy.lab import probe as lab_probe  # noqa: PLC0415 -- see above
+
+        lab_probe.add_arguments(probe)
+        probe.set_defaults(run=lab_probe.run)
 
     parsed = parser.parse_args(arguments)
     try:

@@ -88,7 +88,22 @@ def running(folder: Path, *arguments: str, env: Mapping[str, str]) -> Iterator[S
     assert code == 0
 
 
-@pytest.mark.parametrize("command", [[], ["serve"], ["check"], ["status"], ["fetch-encodings"], ["demo"], ["simulate"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        [],
+        ["serve"],
+        ["check"],
+        ["status"],
+        ["fetch-encodings"],
+        ["demo"],
+        ["simulate"],
+        ["report"],
+        ["effect"],
+        ["advise"],
+        ["probe"],
+    ],
+)
 def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
     """`--help` is a success, on stdout, and starts with how to call it."""
     code, out, err = ended(capsys, *command, "--help")
@@ -99,7 +114,18 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], comma
 def test_the_general_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     """Each with a few words."""
     _, out, _ = ended(capsys, "--help")
-    for command in ("serve", "check", "status", "fetch-encodings", "demo", "simulate"):
+    for command in (
+        "serve",
+        "check",
+        "status",
+        "fetch-encodings",
+        "report",
+        "effect",
+        "advise",
+        "probe",
+        "demo",
+        "simulate",
+    ):
         assert re.search(rf"\n    {command}\s+\w", out)
 
 

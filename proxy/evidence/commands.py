@@ -1,4 +1,4 @@
-"""`lengthwise report` and `lengthwise advise`: flags, source, and where the answer goes.
+"""`lengthwise report`, `lengthwise effect` and `lengthwise advise`: flags, source, and where the answer goes.
 
 Layer: evidence. What a command needs beyond the standard library (numpy, rich, plotly: the extra `report`) is imported
 when it runs, so that `--help` needs none of it.
@@ -9,14 +9,24 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from proxy.evidence import moments
 
 if TYPE_CHECKING:
     from proxy.evidence.report import Report
+    from proxy.evidence.sources.exchanges import Exchanges
+    from proxy.evidence.sources.query import Window
 
-__all__ = ["add_advise_arguments", "add_report_arguments", "add_source_arguments", "run_advise", "run_report"]
+__all__ = [
+    "add_advise_arguments",
+    "add_effect_arguments",
+    "add_report_arguments",
+    "add_source_arguments",
+    "run_advise",
+    "run_effect",
+    "run_report",
+]
 
 DefaultSource = Callable[[], Path | None]
 
@@ -52,8 +62,16 @@ def add_advise_arguments(parser: argparse.ArgumentParser) -> None:
     _add_caps(parser)
 
 
+def add_effect_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `lengthwise effect`."""
+    add_source_arguments(parser)
+    parser.add_argument("--rule", metavar="NAME", help="only the experiment of this rule")
+    parser.add_argument("--json", metavar="FILE", help="write the figures; - writes them to standard output, alone")
+
+
 def run_report(arguments: argparse.Namespace, default_source: DefaultSource) -> int:
     """Report; 1 when there is no exchange, 2 when the source is none."""
+    from proxy.evidence import report as reports  # noqa: PLC0415 -- an extra
     from proxy.evidence import report_text  # noqa: PLC0415 -- an extra
 
     report = _report(arguments, default_source, by_app=arguments.by)
@@ -65,7 +83,7 @@ def run_report(arguments: argparse.Namespace, default_source: DefaultSource) -> 
 
             arguments.html.write_text(report_page.page(report), encoding="utf-8")
         if arguments.json is not None:
-            _write_json(report, arguments.json)
+            _write_json(reports.as_json(report), arguments.json)
     except OSError as error:
         return _failed(f"{error.filename}: {error.strerror}", 2)
     if arguments.json != "-":
@@ -84,9 +102,44 @@ def run_advise(arguments: argparse.Namespace, default_source: DefaultSource) -> 
     return 0
 
 
+def run_effect(arguments: argparse.Namespace, default_source: DefaultSource) -> int:
+    """Show experiments; 1 when there is nothing to compare, 2 when the source is none."""
+    from proxy.evidence import effect, effect_text  # noqa: PLC0415 -- an extra
+
+    read = _read(arguments, default_source)
+    if isinstance(read, int):
+        return read
+    exchanges, _ = read
+    found = [each for each in effect.experiments(exchanges) if arguments.rule in {None, each.rule}]
+    try:
+        if arguments.json is not None:
+            _write_json(effect.as_json(exchanges, found), arguments.json)
+    except OSError as error:
+        return _failed(f"{error.filename}: {error.strerror}", 2)
+    if arguments.json != "-":
+        effect_text.show(found)
+    if any(each.comparisons for each in found):
+        return 0
+    of_rule = f" of rule {arguments.rule}" if arguments.rule else ""
+    why = (
+        f"no two arms{of_rule} have whole answers of one model from one time"
+        if found
+        else f"none of {len(exchanges):,} exchanges belongs to an experiment{of_rule}; one is a rule with "
+        "experiment: {arms: [512, none]}"
+    )
+    return _failed(f"nothing to compare: {why}", 1)
+
+
 def _report(arguments: argparse.Namespace, default_source: DefaultSource, *, by_app: bool) -> "Report | int":
     """The report that is asked for, or the exit code."""
     from proxy.evidence import report  # noqa: PLC0415 -- an extra
+
+    read = _read(arguments, default_source)
+    return read if isinstance(read, int) else report.build(*read, arguments.caps, by_app=by_app)
+
+
+def _read(arguments: argparse.Namespace, default_source: DefaultSource) -> "tuple[Exchanges, Window] | int":
+    """The exchanges that are meant and their window, or the exit code."""
     from proxy.evidence.sources import exchanges, query, source  # noqa: PLC0415 -- an extra
 
     name = arguments.source or default_source()
@@ -94,20 +147,17 @@ def _report(arguments: argparse.Namespace, default_source: DefaultSource, *, by_
         return _failed("the settings here keep no ledger; name one with --source", 1)
     window = query.Window(arguments.since, arguments.until)
     try:
-        found = source.read(str(name), window)
+        return source.read(str(name), window), window
     except exchanges.AbsentError as error:
         return _failed(str(error), 1)
     except exchanges.SourceError as error:
         return _failed(str(error), 2)
-    return report.build(found, window, arguments.caps, by_app=by_app)
 
 
-def _write_json(report: "Report", name: str) -> None:
+def _write_json(figures: dict[str, Any], name: str) -> None:
     import orjson  # noqa: PLC0415 -- as above
 
-    from proxy.evidence.report import as_json  # noqa: PLC0415 -- an extra
-
-    data = orjson.dumps(as_json(report), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    data = orjson.dumps(figures, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
     if name == "-":
         sys.stdout.write(data.decode())
     else:

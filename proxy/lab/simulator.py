@@ -14,7 +14,8 @@ Paced: token n is due at admission + TTFT + n x TPOT by the loop's clock, so lat
 event goes out halfway to the first token: who takes it for the first token is visibly wrong. One event carries one token.
 
 Reservation, as in providers that set `max_tokens` aside at admission: a request waits, first come first served, until input
-plus limit fits into the budget, and gives it back when it ends, however few tokens came.
+plus limit fits into the budget, and gives it back when it ends, however few tokens came. Setting aside may itself take time, in
+proportion to what is set aside (`reserving_s_per_1000_tokens`).
 """
 
 import argparse
@@ -70,6 +71,8 @@ class SimulatorOptions:
     seed: int = 1
     reservation_tokens: int | None = None
     """Budget from which every model reserves; None: only models that always reserve do, from a budget of their own."""
+    reserving_s_per_1000_tokens: float = 0.0
+    """Time that setting 1,000 tokens aside takes, of every model, reserving or not: an effect of the limit that is known."""
     error_rate: float = 0.0
     """Share of requests answered with 429, 500 or 503."""
     stall_rate: float = 0.0
@@ -151,6 +154,7 @@ class _Provider:
             exchange = _Exchange(self._options, request, number, endpoint)
             if exchange.error_status is not None:
                 raise failure(exchange.error_status)
+            await asyncio.sleep(request.reserved_tokens / 1000 * self._options.reserving_s_per_1000_tokens)
             reservations = self._shared_reservations or self._reservations.get(request.model.name)
             if reservations is None:
                 return await self._answer(http, exchange)
@@ -336,6 +340,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="budget that requests reserve their limit from (sim-reserving only)",
     )
+    add(
+        "--reserving-ms",
+        type=_positive,
+        default=default.reserving_s_per_1000_tokens * 1e3,
+        metavar="MS",
+        help="time that setting 1,000 tokens aside takes (%(default)g)",
+    )
     add("--error-rate", type=_share, default=default.error_rate, metavar="P", help="share that fails (%(default)g)")
     add(
         "--stall-rate",
@@ -364,6 +375,7 @@ def run(arguments: argparse.Namespace) -> int:
         sigma=arguments.sigma,
         seed=arguments.seed,
         reservation_tokens=arguments.reservation_tokens,
+        reserving_s_per_1000_tokens=arguments.reserving_ms / 1e3,
         error_rate=arguments.error_rate,
         stall_rate=arguments.stall_rate,
         any_model=arguments.any_model,

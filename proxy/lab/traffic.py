@@ -1,13 +1,15 @@
-"""The demo's traffic: kinds of requests, a client that sends them, and what the ledger says about each kind.
+"""The demo's traffic: applications with limits of their own, a client that sends what they send, and what the ledger says of each.
 
 Layer: lab. The client measures nothing; every number comes from the ledger that Lengthwise wrote.
 """
 
 import asyncio
 import contextlib
+import math
+import random
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,9 +17,9 @@ from typing import Any
 import aiohttp
 import orjson
 
-__all__ = ["CLASSES", "Summary", "TrafficClass", "interleaved", "rows_of", "send_all", "summarise"]
+__all__ = ["BATCHES", "CLASSES", "Summary", "TrafficClass", "interleaved", "rows_of", "send_all", "sent", "summarise"]
 
-_CONCURRENCY = 10
+_CONCURRENCY = 16
 _LEDGER_S = 10.0
 _TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object", "properties": {}}}}
 
@@ -27,42 +29,52 @@ class TrafficClass:
     """One kind of request; its name is sent as the calling application, so that the ledger tells the kinds apart."""
 
     name: str
-    title: str
     count: int
     prompt: str
     """`{}` stands for the request's number; without it every request has the same prompt."""
+    median_tokens: float
+    """Of natural lengths."""
+    sigma: float = 0.5
+    """Standard deviation of their logarithm."""
     fields: Mapping[str, Any] = field(default_factory=dict)
     model: str = "sim-small"
     stream: bool = True
 
     def bodies(self) -> Iterator[bytes]:
-        """The requests' bodies."""
+        """The requests' bodies, the same in every run."""
+        source = random.Random(self.name)  # noqa: S311 -- a simulation
         for number in range(self.count):
-            messages = [{"role": "user", "content": self.prompt.format(number)}]
+            tokens = max(round(source.lognormvariate(math.log(self.median_tokens), self.sigma)), 3)
+            content = f"{self.prompt.format(number)} [tokens={tokens}]"
+            messages = [{"role": "user", "content": content}]
             yield orjson.dumps({"model": self.model, "messages": messages, "stream": self.stream, **self.fields})
 
 
-_SAME = "Does the limit change the wait?"
-
 CLASSES = (
-    TrafficClass("short-answer", "short, big limit", 10, "In a word, {}? [tokens=30]", {"max_tokens": 4096}),
-    TrafficClass("long-answer", "long, low limit", 10, "At length, {}. [tokens=600]", {"max_tokens": 150}),
-    TrafficClass("same-64", "same prompt 64", 6, _SAME, {"max_tokens": 64}),
-    TrafficClass("same-1024", "same prompt 1024", 6, _SAME, {"max_tokens": 1024}),
-    TrafficClass("same-8192", "same prompt 8192", 6, _SAME, {"max_tokens": 8192}),
-    TrafficClass("reasoning", "reasoning", 6, "Think, {}.", {"max_completion_tokens": 4096}, model="sim-reasoning"),
-    TrafficClass("tool-call", "tool call", 6, "Look {} up. [tool] [tokens=24]", {"max_tokens": 512, "tools": [_TOOL]}),
-    TrafficClass("not-streamed", "not streamed", 6, "Briefly, {}. [tokens=60]", stream=False),
-    TrafficClass("capped", "capped by policy", 8, "Explain {}. [tokens=400]", {"max_tokens": 2000}, model="sim-large"),
+    TrafficClass("search", 60, "In a sentence, {}?", 45, fields={"max_tokens": 4096}),
+    TrafficClass("chat", 70, "Tell me about {}.", 170, fields={"max_tokens": 1024}),
+    TrafficClass("summary", 40, "Sum up document {}.", 260, fields={"max_tokens": 128}),
+    TrafficClass("letters", 30, "Write letter {}.", 330, 0.3, fields={"max_tokens": 4096}),
+    TrafficClass("extract", 40, "Extract {}.", 30, fields={"max_tokens": 2048}, stream=False),
+    TrafficClass("agent", 12, "Look {} up. [tool]", 24, fields={"max_tokens": 512, "tools": [_TOOL]}),
+    TrafficClass("analyst", 8, "Think about {}.", 60, fields={"max_completion_tokens": 4096}, model="sim-reasoning"),
+    TrafficClass("assistant", 16, "Explain {}.", 300, fields={"max_tokens": 2000}, model="sim-large"),
 )
-"""All traffic of the demo, in the order of the table."""
+"""The demo's traffic that comes at the same time, in the order of the table."""
+
+_BATCH = TrafficClass("", 8, "Classify the lot.", 120, 0.0, model="sim-reserving")
+BATCHES = tuple(
+    replace(_BATCH, name=f"batch-{limit}", fields={"max_tokens": limit}) for _ in range(2) for limit in (512, 8192)
+)
+"""The same requests with two limits, to a provider that reserves the limit; in blocks that take turns, each sent at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
     """What the ledger says about one class; times are medians, None where no row has them."""
 
-    title: str
+    name: str
+    model: str
     requests: int
     complete: int
     """Requests that ended well: answered 200, relayed whole."""
@@ -78,21 +90,23 @@ class Summary:
 
 
 def summarise(rows: Iterable[Mapping[str, Any]]) -> list[Summary]:
-    """Summarise ledger rows by class, in the order of `CLASSES`; rows of no class are left out."""
-    by_class: dict[str, list[Mapping[str, Any]]] = {kind.name: [] for kind in CLASSES}
+    """Summarise ledger rows by class, in the order of `CLASSES` and `BATCHES`; rows of no class are left out."""
+    kinds = {kind.name: kind for kind in (*CLASSES, *BATCHES)}
+    by_class: dict[str, list[Mapping[str, Any]]] = {name: [] for name in kinds}
     for row in rows:
         by_class.get(row["app"], []).append(row)
-    return [_summary(kind.title, by_class[kind.name]) for kind in CLASSES]
+    return [_summary(kind, by_class[kind.name]) for kind in kinds.values()]
 
 
-def _summary(title: str, rows: Sequence[Mapping[str, Any]]) -> Summary:
+def _summary(kind: TrafficClass, rows: Sequence[Mapping[str, Any]]) -> Summary:
     def middle(column: str) -> float | None:
         values = [row[column] for row in rows if row[column] is not None]
         return median(values) if values else None
 
     first: Mapping[str, Any] = rows[0] if rows else {}
     return Summary(
-        title=title,
+        name=kind.name,
+        model=kind.model,
         requests=len(rows),
         complete=sum(row["end"] == "complete" and row["status"] == 200 for row in rows),
         requested_max_tokens=first.get("requested_max_tokens"),
@@ -112,18 +126,33 @@ def interleaved() -> list[tuple[TrafficClass, bytes]]:
     return [(kind, body) for _, kind, body in sorted(placed, key=lambda item: item[0])]
 
 
+def sent() -> int:
+    """Requests of `send_all`."""
+    return sum(kind.count for kind in (*CLASSES, *BATCHES))
+
+
 async def send_all(base_url: str, advance: Callable[[], None]) -> list[str]:
-    """Send every request, a few at a time, and call `advance` after each; returns what failed, a line each."""
+    """Send every request and call `advance` after each; returns what failed, a line each."""
     waiting = interleaved()
     failures: list[str] = []
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
+    async with aiohttp.ClientSession(
+        timeout=aiohttp.ClientTimeout(total=60), connector=aiohttp.TCPConnector(limit=0)
+    ) as session:
+
+        async def send(kind: TrafficClass, body: bytes) -> None:
+            failures.extend(await _send(session, base_url, kind, body))
+            advance()
 
         async def send_until_none_waits() -> None:
             while waiting:
-                failures.extend(await _send(session, base_url, *waiting.pop(0)))
-                advance()
+                await send(*waiting.pop(0))
+
+        async def send_batches() -> None:
+            for kind in BATCHES:
+                await asyncio.gather(*(send(kind, body) for body in kind.bodies()))
 
         async with asyncio.TaskGroup() as senders:
+            senders.create_task(send_batches())
             for _ in range(_CONCURRENCY):
                 senders.create_task(send_until_none_waits())
     return failures
@@ -135,11 +164,11 @@ async def _send(session: aiohttp.ClientSession, base_url: str, kind: TrafficClas
         async with session.post(f"{base_url}/chat/completions", data=body, headers=headers) as response:
             answer = await response.read()
     except (aiohttp.ClientError, TimeoutError) as error:
-        return [f"{kind.title}: {type(error).__name__}"]
+        return [f"{kind.name}: {type(error).__name__}"]
     if response.status != 200:
-        return [f"{kind.title}: status {response.status}"]
+        return [f"{kind.name}: status {response.status}"]
     whole = answer.endswith(b"data: [DONE]\n\n") if kind.stream else b'"usage"' in answer
-    return [] if whole else [f"{kind.title}: incomplete answer"]
+    return [] if whole else [f"{kind.name}: incomplete answer"]
 
 
 async def rows_of(ledger: Path, wanted: int) -> list[dict[str, Any]]:

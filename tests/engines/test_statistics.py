@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from proxy.evidence.adjusted import adjusted
 from proxy.evidence.blocks import ratio_interval, t_quantile
 from proxy.evidence.law import line
 from proxy.evidence.survival import kaplan_meier
+from proxy.evidence.verdict import trimmed
 from tests.engines.install import command
 
 pytestmark = pytest.mark.engines
@@ -39,6 +41,8 @@ def test_our_figures_are_those_of_the_libraries() -> None:
     y = 0.3 + 0.018 * x + rng.normal(0, 0.5, 500)
     days = rng.integers(0, 9, 500)
     day_y = (0.018 + 0.002 * rng.normal(0, 1, 9)[days]) * x
+    in_arm = rng.random(500) < 0.4
+    differences = rng.standard_t(2, 33) * 0.02 + 0.01
     found = _reference(
         {
             "strata": [{"lengths": lengths.tolist(), "ended": ended.tolist()} for lengths, ended in strata],
@@ -48,6 +52,8 @@ def test_our_figures_are_those_of_the_libraries() -> None:
             "day_y": day_y.tolist(),
             "days": days.tolist(),
             "degrees": DEGREES,
+            "in_arm": in_arm.tolist(),
+            "differences": differences.tolist(),
         }
     )
     for (lengths, ended), curve in zip(strata, found["curves"], strict=True):
@@ -60,3 +66,5 @@ def test_our_figures_are_those_of_the_libraries() -> None:
     ours = ratio_interval(day_y, x, days)
     # statsmodels corrects for 500 exchanges and one parameter as well: (n - 1) / (n - k) is 1 for k = 1.
     assert ours == pytest.approx((low, high), rel=1e-9)
+    assert adjusted(y, in_arm, x[:, None], np.arange(500)).values.mean() == pytest.approx(found["lin"], rel=1e-9)
+    assert trimmed(differences).ci95 == pytest.approx(found["yuen_ci95"], rel=1e-9)

@@ -3,20 +3,35 @@
 import argparse
 import asyncio
 import contextlib
-import importlib.util
 import os
+import re
 import signal
 import sqlite3
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from proxy.lab import demo
-from proxy.lab.traffic import CLASSES, Summary
+from proxy.lab import demo, demo_run
+from proxy.lab.traffic import BATCHES, CLASSES, sent
 
 ROOT = Path(__file__).resolve().parents[2]
-SENT = sum(kind.count for kind in CLASSES)
+ALL = sent() + 96
+"""Requests of the traffic and of the probe."""
+
+WITHOUT_RICH = """
+import sys
+
+class Hiding:
+    def find_spec(self, name, path=None, target=None):
+        if name == "rich":
+            raise ModuleNotFoundError("No module named 'rich'", name=name)
+
+sys.meta_path.insert(0, Hiding())
+from proxy.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 async def start(temporary: Path, *flags: str) -> asyncio.subprocess.Process:
@@ -28,7 +43,7 @@ async def start(temporary: Path, *flags: str) -> asyncio.subprocess.Process:
         "demo",
         *flags,
         cwd=ROOT,
-        env=os.environ | {"TMPDIR": str(temporary), "PYTHONUNBUFFERED": "1"},
+        env=os.environ | {"TMPDIR": str(temporary), "PYTHONUNBUFFERED": "1", "COLUMNS": "80"},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
@@ -55,24 +70,39 @@ def requests_recorded(temporary: Path) -> int:
     return 0
 
 
-async def test_the_demo_shows_every_class_and_finds_every_request_in_the_ledger(tmp_path: Path) -> None:
-    """Exit 0, a row for each class, as many ledger rows as requests; what is kept is where it was asked to be."""
+async def test_the_demo_answers_the_question_and_finds_every_request_in_the_ledger(tmp_path: Path) -> None:
+    """Exit 0, a row for each application, as many ledger rows as requests, three answers; what is kept is where it was asked to be."""
     kept = tmp_path / "kept"
     process = await start(tmp_path, "--keep", str(kept))
     output, _ = await process.communicate()
     shown = output.decode()
     assert process.returncode == 0, shown
-    for kind in CLASSES:
-        assert kind.title in shown
-    assert f"{SENT} requests sent, {SENT} rows in the ledger, {SENT} complete." in shown
-    assert "2000->96" in shown
-    assert "cut 8 (rule)" in shown
-    assert "simulated" in shown
-    assert "The limit that cut the answer shortened the wait" in shown
+    for kind in (*CLASSES, *BATCHES):
+        assert f"\n{kind.name} " in shown
+    assert f"{ALL} requests sent, {ALL} rows in the ledger, {ALL} complete." in shown
+    assert re.search(r"assistant +sim-large +16 +2,000 > 96 +96 .* 16 \(rule\)\n", shown)
+    assert "sim-small ───" in shown
+    answers = " ".join(shown.partition("what happens to latency? ─")[2].split())
+    assert "1. The limit cuts (case A): time falls with the tokens." in answers
+    assert "all of the answers were cut: 64 tokens instead of 160" in answers
+    assert "2. The limit is not reached (case B):" in answers
+    assert (
+        "3. What remains is a queue. On a provider that reserves the limit, with max_tokens 8,192 instead of 512"
+        in answers
+    )
+    assert "each request waited until its whole limit was free" in answers
     with contextlib.closing(sqlite3.connect(kept / "lengthwise.sqlite")) as database:
         generated = dict(database.execute("SELECT app, max(output_tokens) FROM exchange GROUP BY app"))
-    # Real tokens, though no client of the demo asked for usage.
-    assert (generated["same-1024"], generated["same-8192"], generated["same-64"]) == (321, 321, 64)
+    # Real tokens, though no client of the traffic asked for usage.
+    assert (generated["summary"], generated["batch-512"], generated["batch-8192"], generated[None]) == (
+        128,
+        120,
+        120,
+        160,
+    )
+    starts = {path.name: path.read_text()[:14] for path in kept.iterdir() if path.suffix in {".html", ".svg"}}
+    page = "<!doctype html"
+    assert starts == {"answer.svg": '<svg class="ri', "report.html": page, "probe.html": page}
     assert processes_in(tmp_path) == []
 
 
@@ -99,14 +129,21 @@ def arguments(*flags: str) -> argparse.Namespace:
     return parser.parse_args(flags)
 
 
-def test_without_rich_one_line_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """An installation without the extra exits 2."""
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "rich" else found(name))
-    assert demo.run(arguments()) == 2
-    assert capsys.readouterr().err == 'The demo draws its table with rich: pip install "lengthwise[report]"\n'
+@pytest.mark.parametrize("command", ["demo", "probe --base-url http://a --model m --limits 1,2"])
+def test_without_its_packages_one_line_says_what_to_install(command: str) -> None:
+    """An installation without the extra exits 2; the flags are explained all the same."""
+    for flags, code, said in (
+        ("", 2, f'lengthwise {command.partition(" ")[0]} needs rich: pip install "lengthwise[report]"\n'),
+        ("--help", 0, ""),
+    ):
+        ended = subprocess.run(
+            [sys.executable, "-c", WITHOUT_RICH, *command.split(), *flags.split()],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (ended.returncode, ended.stderr) == (code, said)
 
 
 def test_a_folder_that_is_there_is_not_written_into(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,53 +157,9 @@ def test_a_command_that_does_not_start_is_an_error_with_its_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A proxy that refuses its settings ends the demo with 1 and shows what it said."""
-    monkeypatch.setattr(demo, "_POLICIES", "version: 99\n")
+    monkeypatch.setattr(demo_run, "_POLICIES", "version: 99\n")
     assert demo.run(arguments("--keep", str(tmp_path / "kept"))) == 1
     shown = capsys.readouterr().err
     assert "`lengthwise serve` did not start" in shown
     assert "version" in shown
     assert processes_in(tmp_path) == []
-
-
-def summary(complete: int = 2, **changes: object) -> Summary:
-    """The summary of a class of two requests."""
-    values = {"title": "x", "requests": 2, "complete": complete, "requested_max_tokens": 8, "forwarded_max_tokens": 8}
-    values |= {"generated_tokens": 5.0, "ttft_s": 0.1, "tpot_s": 0.01, "e2e_s": 1.0, "cut": 0, "rule": None}
-    return Summary(**values | changes)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("complete", "sent", "rows", "failures", "good"),
-    [
-        (2, 2, 2, [], True),
-        (2, 2, 1, [], False),
-        (2, 2, 3, [], False),
-        (1, 2, 2, [], False),
-        (2, 2, 2, ["x: status 500"], False),
-    ],
-)
-def test_the_account_is_good_only_when_everything_agrees(
-    complete: int, sent: int, rows: int, failures: list[str], good: bool
-) -> None:
-    """A missing or doubled row, an incomplete exchange or a client's failure ends the demo with 1."""
-    assert demo._print_account([summary(complete)], sent, rows, failures) is good
-
-
-def test_cells_show_unknown_as_unknown() -> None:
-    """A time that no row has is a dash, no limit is named so, a cap shows both limits."""
-    unknown = summary(
-        requested_max_tokens=None, forwarded_max_tokens=None, generated_tokens=None, ttft_s=None, tpot_s=None
-    )
-    assert demo._cells(unknown) == ("x", "2", "no limit", "-", "-", "-", "1.00", "natural 2")
-    capped = summary(forwarded_max_tokens=5, cut=1, rule="r")
-    assert demo._cells(capped) == ("x", "2", "8->5", "5", "100", "10.0", "1.00", "cut 1 (rule), natural 1")
-
-
-def test_the_finding_is_said_only_when_the_numbers_show_it(capsys: pytest.CaptureFixture[str]) -> None:
-    """Slack limits that differ in time, or no cut answer, leave the numbers to speak alone."""
-    cut, slack, slower = summary(cut=2, e2e_s=0.5), summary(e2e_s=2.0), summary(e2e_s=3.0)
-    said = []
-    for same in ([cut, slack, slack], [cut, slack, slower], [slack, slack], []):
-        demo._print_findings(same)
-        said.append("shortened the wait" in capsys.readouterr().out)
-    assert said == [True, False, False, False]
