@@ -284,21 +284,26 @@ def _curve(name: str, caps: list[int], shares: list[float | None]) -> dict[str, 
     }
 
 
+_UNITS = (("day", DAY_S), ("hour", 3600), ("10 minutes", 600), ("minute", 60), ("10 seconds", 10), ("second", 1))
+_LEAST_POINTS = 12
+"""A line over time has at least so many, unless it is shorter than seconds."""
+
+
 def _over_time(group: Group) -> Chart | None:
     rows = group.rows
     streamed = law_rows(rows)
     ttft_s, started = rows.ttft_s[streamed], rows.started_at[streamed]
     if not len(ttft_s):
         return None
-    by_day = np.ptp(started) > 3 * DAY_S
-    unit_s = DAY_S if by_day else 3600
+    span_s = float(np.ptp(started))
+    unit, unit_s = next((each for each in _UNITS if span_s >= _LEAST_POINTS * each[1]), _UNITS[-1])
     blocks = blocks_of(started, unit_s)
     groups = [ttft_s[blocks == block] for block in range(int(blocks.max()) + 1)]
     at = [iso(float(np.floor(started[blocks == block][0] / unit_s) * unit_s)) for block in range(len(groups))]
     numbers = [len(part) for part in groups]
     return Chart(
         "Time to first token over time",
-        f"{len(ttft_s):,} streamed answers, by {'day' if by_day else 'hour'} (UTC).",
+        f"{len(ttft_s):,} streamed answers, by {unit} (UTC).",
         [
             {
                 "type": "scatter",

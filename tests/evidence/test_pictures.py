@@ -63,3 +63,20 @@ def test_limits_are_classed_as_on_the_metrics() -> None:
             "above 16k<br>n 1",
         ),
     ]
+
+
+def test_the_line_over_time_is_by_what_its_span_has_at_least_twelve_of() -> None:
+    """Days of weeks, hours of days, seconds of a minute; never one point where there could be a line."""
+    notes = {}
+    for span_s in (30 * 86_400, 2 * 86_400, 3600, 60, 3):
+        rows = exchanges(*({"started_at": 1_790_000_000 + span_s * part / 99} for part in range(100)))
+        (group,) = build(rows, Window(), by_app=False).groups
+        (chart,) = (chart for chart in charts(group) if chart.title == "Time to first token over time")
+        notes[span_s] = (chart.note.partition(", by ")[2], len(chart.traces[0]["x"]))
+    assert notes == {
+        2_592_000: ("day (UTC).", 31),
+        172_800: ("hour (UTC).", 49),
+        3600: ("minute (UTC).", 61),
+        60: ("second (UTC).", 61),
+        3: ("second (UTC).", 4),
+    }
