@@ -32,6 +32,9 @@ _LEAST_RESPONSES_TOKENS = 16
 _REMEMBERED = 4096
 """Combinations of upstream, model, key, application and headers that are matched once; then memory starts anew."""
 
+_REMEMBERED_CHARS = 512
+"""Header values and deployments that are longer together are matched each time."""
+
 _Number = TypeVar("_Number", int, float)
 
 
@@ -235,13 +238,16 @@ def _chosen(facts: RequestFacts, origin: Origin, policies: PolicySet) -> tuple[t
     key = (origin.upstream, facts.dialect, facts.model, origin.deployment, origin.app, origin.key, headers)
     chosen = policies.chosen.get(key)
     if chosen is None:
-        if len(policies.chosen) >= _REMEMBERED:
-            policies.chosen.clear()
-        chosen = policies.chosen[key] = tuple(
+        chosen = tuple(
             (rule, rule.enforces, not _LASTING.keys() >= set(keys))
             for rule, keys in policies.conditions
             if all(_LASTING[key](rule, facts, origin) for key in keys if key in _LASTING)
         )
+        # models and applications are clamped; what else clients write may be long, and all of it would be kept
+        if sum(len(value) for _, value in headers) + len(origin.deployment or "") <= _REMEMBERED_CHARS:
+            if len(policies.chosen) >= _REMEMBERED:
+                policies.chosen.clear()
+            policies.chosen[key] = chosen
     return chosen
 
 

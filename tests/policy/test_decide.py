@@ -242,6 +242,15 @@ def test_deciding_compiles_nothing() -> None:
     assert not re._cache
 
 
+def test_what_is_remembered_of_requests_is_bounded() -> None:
+    """A client may send another long header with each request: such ones are matched each time, alike."""
+    policies = policy(CAP | {"match": {"header": {"x-team": "a*"}}})
+    for value, deployment in ((b"a", None), (b"a" * 60_000, None), (b"a", "d" * 60_000)):
+        origin = ORIGIN._replace(headers=((b"X-Team", value),), deployment=deployment)
+        assert decided(asked((MT, 101)), policies, origin).rule == "r0"
+    assert [origin[-1] for origin in policies.chosen] == [((b"x-team", b"a"),)]
+
+
 LIMITS = st.lists(
     st.tuples(st.sampled_from([MCT, MT]), st.integers(-5, 300)), max_size=2, unique_by=lambda each: each[0]
 )
