@@ -859,7 +859,8 @@ def test_every_shown_policy_is_correct() -> None:
     assert {name: [rule.name for rule in rules] for name, rules in shown.items()} == {
         "shadow-first": ["chat-cap"],
         "team-caps": ["batch-exempt", "growth-512", "everyone-2048"],
-        "reject-absurd": ["no-limit-is-fine", "absurd-limit", "few-choices"],
+        "few-choices": ["few-choices"],
+        "reject-absurd": ["no-limit-is-fine", "absurd-limit"],
         "insert-default": ["default-4096"],
         "deadline": ["interactive"],
         "night": ["night-8192", "day-1024"],

@@ -32,6 +32,9 @@ _LEAST_RESPONSES_TOKENS = 16
 _REMEMBERED = 4096
 """Combinations of upstream, model, key, application and headers that are matched once; then memory starts anew."""
 
+_REMEMBERED_CHARS = 512
+"""Header values and deployments that are longer together are matched each time."""
+
 _Number = TypeVar("_Number", int, float)
 
 
@@ -75,12 +78,12 @@ def decide(facts: RequestFacts, origin: Origin, policies: PolicySet, live: Live,
     """
     decided: Rule | None = None
     shadow: list[ShadowDecision] = []
-    disarmed, most, open_now = live.disarmed, _most(facts), _open_rules(policies, now_unix_s)
+    disarmed, read, open_now = live.disarmed, _limits_read(facts), _open_rules(policies, now_unix_s)
     for rule, enforces, changes in _chosen(facts, origin, policies):
         armed = enforces and rule.name not in disarmed
         if armed and decided is not None:
             continue
-        if changes and _unmet_now(rule, facts.stream, most, open_now) is not None:
+        if changes and _unmet_now(rule, facts.stream, read, open_now) is not None:
             continue
         if armed:
             decided = rule
@@ -128,7 +131,7 @@ def unmet(rule: Rule, facts: RequestFacts, origin: Origin, policies: PolicySet, 
     for key, holds in _LASTING.items():
         if getattr(rule.match, key) and not holds(rule, facts, origin):
             return key
-    return _unmet_now(rule, facts.stream, _most(facts), _open_rules(policies, now_unix_s))
+    return _unmet_now(rule, facts.stream, _limits_read(facts), _open_rules(policies, now_unix_s))
 
 
 # -- what a rule does -------------------------------------------------------------------------------------------------
@@ -235,13 +238,16 @@ def _chosen(facts: RequestFacts, origin: Origin, policies: PolicySet) -> tuple[t
     key = (origin.upstream, facts.dialect, facts.model, origin.deployment, origin.app, origin.key, headers)
     chosen = policies.chosen.get(key)
     if chosen is None:
-        if len(policies.chosen) >= _REMEMBERED:
-            policies.chosen.clear()
-        chosen = policies.chosen[key] = tuple(
+        chosen = tuple(
             (rule, rule.enforces, not _LASTING.keys() >= set(keys))
             for rule, keys in policies.conditions
             if all(_LASTING[key](rule, facts, origin) for key in keys if key in _LASTING)
         )
+        # models and applications are clamped; what else clients write may be long, and all of it would be kept
+        if sum(len(value) for _, value in headers) + len(origin.deployment or "") <= _REMEMBERED_CHARS:
+            if len(policies.chosen) >= _REMEMBERED:
+                policies.chosen.clear()
+            policies.chosen[key] = chosen
     return chosen
 
 
@@ -286,26 +292,31 @@ _LASTING: dict[str, Callable[[Rule, RequestFacts, Origin], bool]] = {
 _OF_BODY = frozenset(("model", "stream", "requested"))
 
 
-def _unmet_now(rule: Rule, stream: bool, most: float, open_now: frozenset[str]) -> str | None:
-    """The first of the keys about a single request that does not hold."""
+def _unmet_now(rule: Rule, stream: bool, read: tuple[float, float], open_now: frozenset[str]) -> str | None:
+    """The first of the keys about a single request that does not hold.
+
+    Of several limits the upstream may read any: caps and rejections hold for the largest, exemptions for the smallest.
+    """
     match = rule.match
     if match.stream is not None and stream is not match.stream:
         return "stream"
-    if match.requested is not None and most <= match.requested:
+    if match.requested is not None and read[rule.do != "observe"] <= match.requested:
         return "requested"
     if match.when is not None and rule.name not in open_now:
         return "when"
     return None
 
 
-def _most(facts: RequestFacts) -> float:
-    """The largest limit that any server might read; infinity for none.
+def _limits_read(facts: RequestFacts) -> tuple[float, float]:
+    """The smallest and the largest limit that any server might read; infinity for none.
 
     Any sent field counts, not only the one that the provider reads first: an upstream may read another.
     """
     if not facts.limits:
-        return _ABSENT_COMPLETIONS_TOKENS if facts.dialect == "completions" else inf
-    return max(inf if sent is None else sent for _, sent in facts.limits)
+        absent = _ABSENT_COMPLETIONS_TOKENS if facts.dialect == "completions" else inf
+        return absent, absent
+    sent = [inf if tokens is None else tokens for _, tokens in facts.limits]
+    return min(sent), max(sent)
 
 
 def _open_rules(policies: PolicySet, now_unix_s: float) -> frozenset[str]:

@@ -59,6 +59,8 @@ def _rejection(rule: Rule, field: str, facts: RequestFacts) -> str:
         )
     if rule.match.requested is None:
         return f"The policy rule {rule.name!r} rejects this request, whatever its limit."
-    most, requested = rule.match.requested, facts.requested_max_tokens
-    asked = f"asks for {requested}" if requested is not None else "has no limit"
+    most = rule.match.requested
+    over = [(path, sent) for path, sent in facts.limits if sent is None or sent > most]
+    field, sent = over[0] if over else (field, None)
+    asked = "has no limit" if sent is None else f"asks for {sent}"
     return f"The policy rule {rule.name!r} allows at most {most} tokens, this request {asked}. Send {field} of at most {most}."

@@ -311,8 +311,6 @@ class PolicySet:
     """What `parse` was given, in JSON's types: the form in which rules cross to the workers."""
     headers: frozenset[bytes]
     """Lower-case names of the headers that rules look at."""
-    takes_deadlines: bool
-    """True when a rule lets requests set a deadline."""
     conditions: tuple[tuple[Rule, tuple[str, ...]], ...]
     """Each rule with the keys that its `match` has."""
     chosen: dict[tuple[object, ...], tuple[tuple[Rule, bool, bool], ...]] = field(
@@ -339,7 +337,6 @@ def parse(document: object) -> PolicySet:
         hashlib.sha256(canonical.encode()).hexdigest()[:12],
         document,
         headers=frozenset(name for rule in read.rules for name, _ in rule.match.header),
-        takes_deadlines=any(rule.deadline_header for rule in read.rules),
         conditions=tuple((rule, _keys(rule.match)) for rule in read.rules),
     )
 

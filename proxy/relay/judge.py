@@ -72,13 +72,9 @@ def judge(body: bytes, route: Route, worker: "Worker", exchange_id: str, now_uni
     A decision that refuses the request is returned like any other, with the body unchanged.
 
     Raises:
-        RefusalError: ambiguous_body, where a policy could apply to a body that cannot be judged; malformed_request, where a deadline counts
-            and the request's is none.
+        RefusalError: ambiguous_body, where a policy could apply to a body that cannot be judged; malformed_request, where the rule that decides
+            takes a deadline and the request's is none.
     """
-    if route.bad_deadline and worker.policies.takes_deadlines:
-        raise RefusalError(
-            "malformed_request", f"{DEADLINE_HEADER.decode()} is no whole number of milliseconds from 1 up."
-        )
     dialect, pool = route.dialect, route.pool
     assert dialect is not None
     assert pool is not None
@@ -90,6 +86,10 @@ def judge(body: bytes, route: Route, worker: "Worker", exchange_id: str, now_uni
     if origin.reads_only is not None and len(facts.limits) > 1:  # what it reads is what is in force
         facts = facts._replace(limits=tuple(sorted(facts.limits, key=lambda limit: limit[0] != origin.reads_only)))
     decision = decide(facts, origin, policies, live, now_unix_s)
+    if route.bad_deadline and any(rule.deadline_header for rule in policies.rules if rule.name == decision.rule):
+        raise RefusalError(
+            "malformed_request", f"{DEADLINE_HEADER.decode()} is no whole number of milliseconds from 1 up."
+        )
     # A compressed body is edited only when the policy must: asking for usage is not worth another encoding.
     usage_asked = (
         pool.upstream.usage != "observe"

@@ -37,11 +37,14 @@ _OVERRIDES = frozenset((*METHOD_OVERRIDES, *URL_OVERRIDES))
 
 _AUTHORITY = re.compile(rb"^[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 _APP_CHARS = 128
+_TOKEN_WORDS = 3
+"""A scheme, a token, and one more: servers differ in what they take for the token."""
 _DEADLINE_MS = re.compile(rb"[1-9][0-9]{0,8}")
 _CHARSET = re.compile(rb"charset[ \t]*=[ \t]*\"?([^\s;,\"]*)", re.IGNORECASE)
 _CHARSETS = frozenset((b"utf-8", b"utf8", b"us-ascii", b"ascii", b"iso-8859-1", b"latin1", b"windows-1252"))
 """In these the names of members read alike."""
-_DEPLOYMENT = re.compile(rb"/deployments/([^/]+)/")
+_DEPLOYMENT = re.compile(rb"/deployments/([^/]+)/", re.IGNORECASE)
+"""Azure reads paths without case."""
 _SOCKETS = re.compile(rb"/(realtime|responses)(?:/|$)")
 """Paths whose websockets generate: nothing that passes there can be judged."""
 _API_VERSION = re.compile(rb"[?&](api-version=[^&]*)")
@@ -194,16 +197,15 @@ class Route:
 
     def _check_key(self, worker: "Worker", pool: "Pool") -> None:
         keys = worker.settings.keys
-        for name in CREDENTIALS:
-            value = self.head.named.get(name)
-            if value is None:
+        for name, value in self.head.headers:  # of several lines the upstream may read any
+            if name.lower() not in CREDENTIALS:
                 continue
-            token = value.split(b" ", 1)[1] if name == b"authorization" and b" " in value else value
-            digest = sha256(token.strip()).hexdigest()
-            for key_name, expected in keys.items():
-                if compare_digest(digest, expected):
-                    self.key_name = key_name
-                    return
+            for token in value.split(None, _TOKEN_WORDS)[:_TOKEN_WORDS]:
+                digest = sha256(token).hexdigest()
+                for key_name, expected in keys.items():
+                    if compare_digest(digest, expected):
+                        self.key_name = key_name
+                        return
         if pool.credential is not None and keys:
             raise RefusalError("unknown_key", "This key is not one that may use this upstream.")
 

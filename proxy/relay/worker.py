@@ -24,7 +24,7 @@ from proxy.record import ExchangeRecord
 from proxy.relay.client import Client
 from proxy.relay.outbox import Outbox
 from proxy.relay.pool import Pool
-from proxy.relay.route import CREDENTIALS, DEADLINE_HEADER, METHOD_OVERRIDES, URL_OVERRIDES
+from proxy.relay.route import DEADLINE_HEADER, METHOD_OVERRIDES, URL_OVERRIDES
 from proxy.settings import Settings, from_json
 from proxy.wire.dialects.limit_fields import LIMIT_FIELDS
 
@@ -74,7 +74,6 @@ class Worker:
                 DEADLINE_HEADER,
                 b"traceparent",
                 b"tracestate",
-                *CREDENTIALS,
                 b"content-encoding",
                 b"content-type",
                 b"x-stainless-retry-count",

@@ -170,7 +170,8 @@ CONDITIONS = [
     ({"stream": False}, {"stream": True}, {}, False),
     ({"requested": {"over": 100}}, {"limits": ((MT, 101),)}, {}, True),
     ({"requested": {"over": 100}}, {"limits": ((MT, 100),)}, {}, False),
-    ({"requested": {"over": 100}}, {"limits": ((MCT, 50), (MT, 101))}, {}, True),
+    ({"requested": {"over": 100}}, {"limits": ((MCT, 50), (MT, 101))}, {}, False),
+    ({"requested": {"over": 100}}, {"limits": ((MCT, 101), (MT, None))}, {}, True),
     ({"requested": {"over": 100}}, {}, {}, True),
     ({"requested": {"over": 100}}, {"degraded": "invalid_json"}, {}, True),
     ({"requested": {"over": 15}}, {"dialect": "completions"}, {}, True),
@@ -190,6 +191,16 @@ def test_a_rule_acts_when_all_of_its_conditions_hold(
     rule = decided(asked(**facts), policy({"do": "observe", "match": match}), where).rule
 
     assert rule == ("r0" if holds else None)
+
+
+def test_of_several_limits_rejections_count_the_largest_and_exemptions_the_smallest() -> None:
+    """A second limit that the upstream may pass over is no way into an exemption, and none around a rejection."""
+    exempt = {"do": "observe", "match": {"requested": {"over": 1000}}}
+    absurd = {"do": "reject", "match": {"requested": {"over": 100}}}
+    for limits in (((MT, 200), ("n_predict", None)), ((MT, 50), ("n_predict", 200))):
+        decision = decided(asked(*limits), policy(exempt, absurd))
+        assert (decision.rule, decision.action) == ("r1", REJECTED)
+    assert decided(asked(), policy(exempt, absurd)).rule == "r0"
 
 
 TIMES = [
@@ -240,6 +251,15 @@ def test_deciding_compiles_nothing() -> None:
 
     assert decision.rule == "r0"
     assert not re._cache
+
+
+def test_what_is_remembered_of_requests_is_bounded() -> None:
+    """A client may send another long header with each request: such ones are matched each time, alike."""
+    policies = policy(CAP | {"match": {"header": {"x-team": "a*"}}})
+    for value, deployment in ((b"a", None), (b"a" * 60_000, None), (b"a", "d" * 60_000)):
+        origin = ORIGIN._replace(headers=((b"X-Team", value),), deployment=deployment)
+        assert decided(asked((MT, 101)), policies, origin).rule == "r0"
+    assert [origin[-1] for origin in policies.chosen] == [((b"x-team", b"a"),)]
 
 
 LIMITS = st.lists(

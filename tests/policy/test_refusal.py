@@ -53,6 +53,12 @@ OVER = {"do": "reject", "match": {"requested": {"over": 4096}}}
             RequestFacts("messages", limits=(("n_predict", None),)),
             "The policy rule 'r' allows at most 4096 tokens, this request has no limit. Send n_predict of at most 4096.",
         ),
+        (
+            OVER,
+            REJECTED,
+            RequestFacts("chat_completions", limits=(("max_tokens", 50), ("n_predict", 9000))),
+            "The policy rule 'r' allows at most 4096 tokens, this request asks for 9000. Send n_predict of at most 4096.",
+        ),
         ({"do": "reject"}, REJECTED, LIMITED, "The policy rule 'r' rejects this request, whatever its limit."),
         (
             {"do": "cap", "max_tokens": 9, "max_choices": 2},

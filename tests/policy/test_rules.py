@@ -193,7 +193,7 @@ def test_a_rule_with_every_key_is_compiled_to_what_it_says() -> None:
 
     policies = parse(document)
 
-    assert (policies.headers, policies.takes_deadlines) == ({b"x-team"}, True)
+    assert policies.headers == {b"x-team"}
     assert policies.rules == (
         Rule(
             name="a",
@@ -269,4 +269,4 @@ def test_the_digest_follows_the_content_and_not_the_order_of_keys() -> None:
 def test_the_empty_policy_has_no_rules() -> None:
     """What is used without a policies file changes nothing."""
     document = {"version": 1, "rules": []}
-    assert PolicySet((), EMPTY.digest, document, headers=frozenset(), takes_deadlines=False, conditions=()) == EMPTY
+    assert PolicySet((), EMPTY.digest, document, headers=frozenset(), conditions=()) == EMPTY

@@ -141,3 +141,18 @@ async def test_a_deadline_of_the_request_becomes_a_limit_by_the_live_law():
     assert result.decision.forwarded_max_tokens == 51
     without = judged(b'{"model":"m"}', policy=(rule,), live=live)
     assert without.decision == Decision(Action.NONE, "soon")
+
+
+async def test_a_deadline_that_is_none_is_refused_where_it_counts():
+    """By the rule that decides; a rule in shadow and one for others change nothing."""
+    body = b'{"model":"m"}'
+    rule = {"name": "soon", "do": "cap", "deadline_header": True}
+    with pytest.raises(RefusalError) as caught:
+        judged(body, b"x-lengthwise-deadline-ms: soon", policy=(rule,))
+    assert caught.value.error_type == "malformed_request"
+    for other in (
+        (rule | {"mode": "shadow"},),
+        (rule | {"match": {"model": "n"}},),
+        ({"name": "exempt", "do": "observe"}, rule),
+    ):
+        assert judged(body, b"x-lengthwise-deadline-ms: soon", policy=other).body is body

@@ -89,12 +89,25 @@ async def test_asking_for_usage_and_decoding_change_one_header_each():
     ],
 )
 @pytest.mark.parametrize(
-    "sent", [b"Authorization: Bearer client-key", b"api-key: client-key", b"x-api-key: client-key"]
+    "sent",
+    [
+        b"Authorization: Bearer client-key",
+        b"Authorization: bearer\tclient-key",
+        b"Authorization: Bearer  client-key x",
+        b"Authorization: client-key",
+        b"Authorization: Bearer client-key\r\nAuthorization: Bearer other",
+        b"Authorization: Bearer other\r\napi-key: client-key",
+        b"api-key: client-key",
+        b"x-api-key: client-key",
+    ],
 )
 async def test_a_known_key_is_replaced_by_the_upstreams(
     monkeypatch: pytest.MonkeyPatch, provider: str, header: bytes, sent: bytes
 ):
-    """The client's key goes nowhere; its name goes into the record; white space around ours is none of it."""
+    """The client's key goes nowhere; its name goes into the record; white space around ours is none of it.
+
+    However a server would find it: another spelling must not be a way around the rules for it.
+    """
     monkeypatch.setenv("UPSTREAM_KEY", "upstream-key\r\n")  # a file of one line
     at = worker(PLAIN | {"provider": provider, "api_key_env": "UPSTREAM_KEY"}, keys=KEYS)
     found = route(at, b"POST /v1/x HTTP/1.1\r\nHost: a\r\n%b\r\n\r\n" % sent)
@@ -196,7 +209,7 @@ async def test_what_else_a_decision_needs_of_a_head_is_read():
     found = route(
         at,
         post(
-            b"/openai/deployments/gpt-4o/chat/completions?x=/deployments/other/",
+            b"/openai/Deployments/gpt-4o/chat/completions?x=/deployments/other/",
             b"X-Lengthwise-Deadline-Ms: 1500",
             b"Content-Encoding: GZIP",
             b"Content-Encoding: identity",

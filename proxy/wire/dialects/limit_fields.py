@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 __all__ = ["LIMIT_FIELDS", "Judged", "folded", "judged"]
 
-_TOP = (
+_PATHS = (
     "max_completion_tokens",
     "max_tokens",
     "max_output_tokens",
@@ -25,12 +25,6 @@ _TOP = (
     "max_new_tokens",
     "max_tokens_to_sample",
     "max_gen_len",
-)
-
-LIMIT_FIELDS: tuple[str, ...] = (
-    *_TOP,
-    *(f"extra_body.{name}" for name in _TOP),  # the Python SDK merges it, but some gateways read it from the wire
-    "extra_body.options.num_predict",
     "options.num_predict",
     "parameters.max_new_tokens",
     "parameters.max_tokens",
@@ -41,6 +35,11 @@ LIMIT_FIELDS: tuple[str, ...] = (
     "generation_config.max_new_tokens",
     "inferenceConfig.maxTokens",
 )
+
+LIMIT_FIELDS: tuple[str, ...] = (
+    *_PATHS,
+    *(f"extra_body.{path}" for path in _PATHS),  # the Python SDK merges it, but some gateways read it from the wire
+)
 """Paths that are lowered in every dialect; `limits.limit_fields` of the settings adds to them."""
 
 FLOORS = ("min_tokens", "min_new_tokens", "extra_body.min_tokens", "parameters.min_new_tokens")
@@ -48,6 +47,11 @@ FLOORS = ("min_tokens", "min_new_tokens", "extra_body.min_tokens", "parameters.m
 
 UNLIMITED_BELOW_ZERO = frozenset(("n_predict", "num_predict"))
 """Fields in which a negative number is a way to ask for no limit (llama.cpp: -1; Ollama: -1, -2)."""
+
+_NAME_CHARS = 256
+"""No separators that a server passes over make the name of a limit longer; compatibility characters grow up to 18 times."""
+
+_FOLDED_ASCII = {code: chr(code).lower() if chr(code).isalnum() else None for code in range(128)}
 
 _PLAIN = ("model", "stream", "n", "best_of")
 
@@ -65,6 +69,8 @@ class Judged(NamedTuple):
     """The objects of the top level that hold limits or least lengths."""
     inner_objects: tuple[str, ...]
     """The objects inside these that hold limits."""
+    steps: frozenset[str]
+    """What these paths are made of, and `names`: all members that are looked for in a body."""
     spellings: dict[str, frozenset[str]]
     """Folded path to the members that a lenient server might take it for, the objects on the way to a limit included."""
 
@@ -86,12 +92,14 @@ def judged(own: tuple[str, ...], multipliers: tuple[str, ...], fields: tuple[str
     spellings: dict[str, set[str]] = {}
     for path in (*limits, *plain, *objects):
         spellings.setdefault(".".join(map(folded, path.split("."))), set()).add(path)
+    names = frozenset((*top, *plain, *nested))
     return Judged(
         top,
         tuple(path for path in limits if "." in path),
-        frozenset((*top, *plain, *nested)),
+        names,
         nested,
         tuple(path for path in objects if "." in path),
+        names.union(*(path.split(".") for path in limits)),
         {path: frozenset(names) for path, names in spellings.items()},
     )
 
@@ -99,9 +107,10 @@ def judged(own: tuple[str, ...], multipliers: tuple[str, ...], fields: tuple[str
 def folded(name: str) -> str:
     """A member's name as the most lenient server might compare it: without case, separators, marks and compatibility characters.
 
-    It ends where a reader of C strings sees its end.
+    It ends where a reader of C strings sees its end. Only the beginning of a long name is looked at: a body may be one name.
     """
-    name = name.partition("\0")[0]
-    if not name.isascii():
-        name = unicodedata.normalize("NFKC", name.encode("utf-8", "replace").decode())
+    name = name[:_NAME_CHARS]
+    if name.isascii():
+        return name.partition("\0")[0].translate(_FOLDED_ASCII)
+    name = unicodedata.normalize("NFKC", name.partition("\0")[0].encode("utf-8", "replace").decode())
     return "".join(filter(str.isalnum, name.casefold()))

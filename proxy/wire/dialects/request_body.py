@@ -7,7 +7,7 @@ Source: RFC 8259 (duplicate names, escaped names); ARCHITECTURE.md 5.6.
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from functools import cache
 from typing import Any
 
@@ -97,9 +97,9 @@ def request_facts(
     """
     known = judged(own, multipliers, fields)
     present = known.names.intersection(request)
-    spans = None if _are_spelled_once(present, body) else find_values(body, present)
-    limits, fault = _limits(known, present, body, request, spans)
-    fault = fault or _other_fault(known, present, body, request, spans=spans, choices=choices)
+    places, once = _Places(body, known.steps), _are_spelled_once(present, body)
+    limits, fault = _limits(known, present, request, places, once=once)
+    fault = fault or _other_fault(known, present, request, places, once=once, choices=choices)
     if fault is None and any(tokens == 0 for _, tokens in limits) and not _allows_zero(dialect, request):
         fault = "limit_zero", next(path for path, tokens in limits if tokens == 0)
     # A request has five members of the fifty that it may have, so go by what is there.
@@ -134,9 +134,12 @@ def with_limit(body: bytes, facts: RequestFacts, decision: Decision) -> bytes:
         return body
     edits: list[tuple[int, int, bytes]] = []
     cap = forwarded if decision.cap_tokens is None else decision.cap_tokens
-    for path, most in (*((path, cap) for path, _ in facts.limits), *((path, forwarded) for path, _ in facts.floors)):
+    lowered = (*((path, cap) for path, _ in facts.limits), *((path, forwarded) for path, _ in facts.floors))
+    places = _Places(body, {step for path, _ in lowered for step in path.split(".")})
+    for path, most in lowered:
         digits = b"%d" % most
-        for found in _located(body, path):
+        alone = None if "." in path else _number_spelled_once(body, path)
+        for found in places.of(path) if alone is None else (alone,):
             value = _scalar(body[found.start : found.end])
             if type(value) in {int, float} and (not value <= most or (value < 0 and _is_unlimited(path, value))):
                 edits.append((found.start, found.end, digits))
@@ -168,16 +171,25 @@ def output_type(value: object) -> str | None:
 
 
 def _limits(
-    known: Judged, present: frozenset[str], body: bytes, request: dict[str, Any], spans: list[Found] | None
+    known: Judged, present: frozenset[str], request: dict[str, Any], places: "_Places", *, once: bool
 ) -> tuple[_Limits, _Fault | None]:
-    """Limits in the provider's order, each path once, and what is wrong with them; `spans` are given when a name may be there twice."""
+    """Limits in the provider's order, each path once, and what is wrong with them.
+
+    Args:
+        known: The judged members.
+        present: Those of the top level that are there.
+        request: The parsed body.
+        places: Where members stand in it.
+        once: True when each of `present` can only be there once.
+    """
     limits: _Limits = []
     fault: _Fault | None = None
     for path in known.top if present.isdisjoint(known.nested) else (*known.top, *known.dotted):
         first = path.partition(".")[0]
         if first not in present:
             continue
-        values = _values(path, first, body, request, spans)
+        # of a member that is there once, the parsed value is all of them
+        values = [request[path]] if once and path == first else places.values(path)
         if len(values) > 1:
             fault = fault or ("limit_twice", path)
         found: list[int | None] = []
@@ -192,39 +204,26 @@ def _limits(
     return limits, fault
 
 
-def _values(path: str, first: str, body: bytes, request: dict[str, Any], spans: list[Found] | None) -> list[Any]:
-    """Every value that a limit has in the body; the parsed one where it can only be there once."""
-    if path == first:
-        if spans is None:
-            return [request[path]]
-        return [_scalar(body[found.start : found.end]) for found in spans if found.key == path]
-    leaf = path.rpartition(".")[2]
-    if _quoted(leaf) not in body and _ESCAPED_ASCII.search(body) is None:
-        return []  # as nearly always, where the objects that hold limits are there at all
-    return [_scalar(body[found.start : found.end]) for found in _located(body, path)]
-
-
 def _other_fault(
     known: Judged,
     present: frozenset[str],
-    body: bytes,
     request: dict[str, Any],
+    places: "_Places",
     *,
-    spans: list[Found] | None,
+    once: bool,
     choices: int | None,
 ) -> _Fault | None:
-    if spans is not None:
+    if not once:
         for name in present:
-            if sum(found.key == name for found in spans) > 1:
+            if len(places.of(name)) > 1:
                 return "ambiguous_key", name
     if not _USUAL.issuperset(request):
-        for name in request.keys() - _USUAL:
-            meant = _lookalike(known, name, request[name])
-            if meant is not None:
-                return "ambiguous_key", meant
+        meant = _lookalike(known, request)
+        if meant is not None:
+            return "ambiguous_key", meant
         if not present.isdisjoint(known.nested):
             for path in known.inner_objects:
-                if len(_located(body, path)) > 1:
+                if len(places.of(path)) > 1:
                     return "ambiguous_key", path
     if choices is None:
         return "choices_type", "best_of" if request.get("best_of") is not None else "n"
@@ -235,19 +234,17 @@ def _other_fault(
     return None
 
 
-def _lookalike(known: Judged, name: str, value: object, above: str = "", alike_above: str = "") -> str | None:
-    """The judged member that a lenient server might take this one for, or one inside it; None when there is none."""
-    path, alike = above + name, alike_above + folded(name)
-    spellings = known.spellings.get(alike)
-    if spellings is None:
-        return None
-    if path not in spellings:
-        return min(spellings)
-    if type(value) is not dict:
-        return None
-    for inner in value:
-        meant = _lookalike(known, inner, value[inner], f"{path}.", f"{alike}.")
-        if meant is not None:
+def _lookalike(known: Judged, members: dict[str, Any], above: str = "", alike_above: str = "") -> str | None:
+    """The judged member that a lenient server might take one of these for, or one inside them; None when there is none."""
+    spellings = known.spellings
+    for name, value in members.items():
+        alike = alike_above + folded(name)
+        if alike not in spellings:
+            continue
+        path = above + name
+        if path not in spellings[alike]:
+            return min(spellings[alike])
+        if type(value) is dict and (meant := _lookalike(known, value, f"{path}.", f"{alike}.")) is not None:
             return meant
     return None
 
@@ -280,22 +277,42 @@ def _is_unlimited(path: str, tokens: float) -> bool:
 # -- where it stands ------------------------------------------------------------------------------------------------
 
 
-def _located(body: bytes, path: str) -> list[Found]:
-    """Where the values of a path that is there stand, duplicates included. A name that is spelled once can only stand there."""
-    first, dot, rest = path.partition(".")
-    if not dot and _are_spelled_once((first,), body):
-        value = _NUMBER_MEMBER.match(body, body.find(_quoted(first)) + len(first) + 1)
-        if value is not None:
-            return [Found(first, *value.span(1))]
-    found = find_values(body, {first})
-    while dot:
-        first, dot, rest = rest.partition(".")
-        found = [
-            Found(path, outer.start + inner.start, outer.start + inner.end)
-            for outer in found
-            for inner in find_values(body[outer.start : outer.end], {first})
-        ]
-    return found
+class _Places:
+    """Where members of a body stand, duplicates included; every object is looked through once, whatever is asked for in it."""
+
+    __slots__ = ("_body", "_members", "_names")
+
+    def __init__(self, body: bytes, names: Container[str]) -> None:
+        """`names` are all that paths which are asked for may be made of."""
+        self._body = body
+        self._names = names
+        self._members: dict[str, list[Found]] = {}
+        """Members of the objects at a path, of all of them."""
+
+    def of(self, path: str) -> list[Found]:
+        """Where the values of a path stand."""
+        above, _, name = path.rpartition(".")
+        members = self._members.get(above)
+        if members is None:
+            body = self._body
+            members = self._members[above] = [
+                Found(inner.key, outer.start + inner.start, outer.start + inner.end)
+                for outer in (self.of(above) if above else [Found("", 0, len(body))])
+                for inner in find_values(body[outer.start : outer.end], self._names)
+            ]
+        return [found for found in members if found.key == name]
+
+    def values(self, path: str) -> list[Any]:
+        """The values themselves."""
+        return [_scalar(self._body[found.start : found.end]) for found in self.of(path)]
+
+
+def _number_spelled_once(body: bytes, name: str) -> Found | None:
+    """Where the number of a member of the top level that is there stands; None when it is no number, or may be there twice."""
+    if not _are_spelled_once((name,), body):
+        return None
+    value = _NUMBER_MEMBER.match(body, body.find(_quoted(name)) + len(name) + 1)
+    return None if value is None else Found(name, *value.span(1))
 
 
 def _are_spelled_once(names: Iterable[str], body: bytes) -> bool:

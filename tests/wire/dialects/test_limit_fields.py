@@ -25,6 +25,7 @@ def test_the_judged_members_of_a_dialect_are_put_together():
         ),
         nested=frozenset(("in", "extra_body", "parameters")),
         inner_objects=(),
+        steps=made.names | {"limit"},
         spellings=made.spellings,
     )
     assert made.spellings == {
@@ -49,6 +50,12 @@ def test_every_object_on_the_way_to_a_limit_is_judged():
     }
 
 
+def test_extra_body_may_hold_every_limit():
+    """A gateway that reads it from the wire merges whatever is in it."""
+    inside = {field.removeprefix("extra_body.") for field in LIMIT_FIELDS if field.startswith("extra_body.")}
+    assert inside == {field for field in LIMIT_FIELDS if not field.startswith("extra_body.")}
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -68,6 +75,7 @@ def test_every_object_on_the_way_to_a_limit_is_judged():
         "max_tokens\ud800",
         "max\u00adtokens",
         "max_tokens_",
+        "max_tokens" + " " * 10_000,
     ],
 )
 def test_names_that_some_server_reads_alike_are_folded_alike(name):
@@ -79,3 +87,8 @@ def test_names_that_some_server_reads_alike_are_folded_alike(name):
 def test_other_names_are_not(name):
     """Letters of another script are other letters to every server."""
     assert folded(name) != "maxtokens"
+
+
+def test_a_long_name_is_folded_at_its_beginning_only():
+    """A body may be one name, and each of these characters is eighteen when it is folded."""
+    assert len(folded("\ufdfa" * 100_000)) < 10_000

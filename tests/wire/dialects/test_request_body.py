@@ -1,8 +1,12 @@
 """The parts of reading and splicing a request that every dialect shares."""
 
+from collections.abc import Container
+
 import pytest
 
 from proxy.record import Action, Decision
+from proxy.wire import json_edit
+from proxy.wire.dialects import request_body
 from proxy.wire.dialects.request_body import count, output_type, parsed_request, request_facts, unreadable, with_limit
 
 OWN = ("first", "second")
@@ -110,6 +114,28 @@ def test_limits_are_in_the_order_in_which_the_provider_reads_them(body, limits, 
 def test_a_limit_is_spliced(body, decision, expected):
     """Only digits change, or one member comes; a least length goes down with the limit."""
     assert with_limit(body, facts(body), decision) == expected
+
+
+def test_every_object_is_looked_through_once(monkeypatch: pytest.MonkeyPatch):
+    """However many limits it holds: a long body with many would take its time many times."""
+    looked_through: list[bytes] = []
+
+    def counted(body: bytes, keys: Container[str]) -> list[json_edit.Found]:
+        looked_through.append(body)
+        return json_edit.find_values(body, keys)
+
+    monkeypatch.setattr(request_body, "find_values", counted)
+    b, inner = b'{"c":30}', b'{"limit":20}'
+    a = b'{"b":' + b + b"}"
+    body = b'{"inner":' + inner + b',"a":' + a + b',"first":10}'
+    read = facts(body)
+    assert (read.limits, read.degraded) == ((("first", 10), ("inner.limit", 20), ("a.b.c", 30)), None)
+    assert sorted(looked_through) == sorted((body, inner, a, b))
+
+    looked_through.clear()
+    decision = Decision(Action.CAPPED, "r", 5, "first", cap_tokens=5)
+    assert with_limit(body, read, decision) == b'{"inner":{"limit":5},"a":{"b":{"c":5}},"first":5}'
+    assert sorted(looked_through) == sorted((body, inner, a, b))
 
 
 def test_counts_and_formats_are_read_leniently():
