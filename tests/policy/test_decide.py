@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.policy.decide import Origin, decide, may_enforce
-from proxy.policy.live import Live
+from proxy.policy.decide import Origin, decide, may_enforce, unmet
+from proxy.policy.live import Law, Live
 from proxy.policy.rules import EMPTY, PolicySet, parse
 from proxy.record import Action, Decision, RequestFacts, ShadowDecision
 
@@ -319,3 +319,276 @@ def test_a_rule_may_enforce_when_all_but_the_body_fits(rules: list[dict[str, Any
     """The answer errs to True: what only the body can tell is taken as fulfilled by a cap and as unfulfilled by an exemption."""
     origin = Origin("openai", "search", None, ((b"X-Team", b"growth-1"),))
     assert may_enforce("chat_completions", origin, policy(*rules), Live(), 0.0) is expected
+
+
+# -- what is not one rule with one limit --------------------------------------------------------------------------------
+
+CHOICES = {"do": "cap", "max_choices": 4}
+UNLIMITED = ("n_predict", None)
+
+
+@pytest.mark.parametrize(
+    ("rule", "facts", "expected"),
+    [
+        # a number that asks for no limit is above every cap
+        (CAP, asked(UNLIMITED), Decision(CAPPED, "r0", 100, "n_predict", cap_tokens=100)),
+        (CAP, asked((MT, 5), UNLIMITED), Decision(CAPPED, "r0", 5, MT, cap_tokens=100)),
+        # choices
+        (CHOICES, asked((MT, 5000), choices=4), Decision(NONE, "r0", 5000, MT)),
+        (CHOICES, asked((MT, 5000), choices=5), Decision(REJECTED, "r0")),
+        (CHOICES | CAP, asked((MT, 5000), choices=4), Decision(CAPPED, "r0", 100, MT, cap_tokens=100)),
+        (CHOICES | CAP, asked((MT, 50), choices=5), Decision(REJECTED, "r0")),
+        # a budget of thinking has to fit under the cap, where it fitted before
+        (CAP, asked((MT, 500), thinking_budget_tokens=99), Decision(CAPPED, "r0", 100, MT, cap_tokens=100)),
+        (CAP, asked((MT, 500), thinking_budget_tokens=100), Decision(Action.CONFLICT, "r0", cap_tokens=100)),
+        (CAP, asked((MT, 500), thinking_budget_tokens=499), Decision(Action.CONFLICT, "r0", cap_tokens=100)),
+        (CAP, asked((MT, 500), thinking_budget_tokens=500), Decision(CAPPED, "r0", 100, MT, cap_tokens=100)),
+        (CAP, asked((MT, 90), thinking_budget_tokens=80), Decision(NONE, "r0", 90, MT, cap_tokens=100)),
+        (CAP, asked(UNLIMITED, thinking_budget_tokens=200), Decision(Action.CONFLICT, "r0", cap_tokens=100)),
+        (CAP, asked(thinking_budget_tokens=200), Decision(NONE, "r0")),
+        (INSERT, asked(thinking_budget_tokens=200), Decision(Action.CONFLICT, "r0", cap_tokens=100)),
+        ({"do": "observe"}, asked((MT, 500), thinking_budget_tokens=499), Decision(NONE, "r0", 500, MT)),
+    ],
+)
+def test_more_than_a_limit_is_judged(rule: dict[str, Any], facts: RequestFacts, expected: Decision) -> None:
+    """Unlimited numbers, choices, and budgets that a cap would leave no room for."""
+    assert decided(facts, policy(rule)) == expected
+
+
+NAMED = ORIGIN._replace(insert_field=MT, reads_only=MT)
+
+
+@pytest.mark.parametrize(
+    ("rule", "facts", "expected"),
+    [
+        (CAP, asked((MCT, 500)), Decision(CAPPED, "r0", 100, MT, cap_tokens=100)),
+        (CAP, asked((MCT, 50)), Decision(INSERTED, "r0", 50, MT, cap_tokens=100)),
+        (CAP, asked((MT, 50), (MCT, 500)), Decision(CAPPED, "r0", 50, MT, cap_tokens=100)),
+        (CAP, asked((MCT, 500), (MT, 50)), Decision(CAPPED, "r0", 100, MCT, cap_tokens=100)),
+        (CAP, asked(), Decision(NONE, "r0")),
+        (CAP, asked((MCT, 500), dialect="completions"), Decision(CAPPED, "r0", 100, MCT, cap_tokens=100)),
+        (CAP, asked((MCT, 9), dialect="completions"), Decision(INSERTED, "r0", 9, MT, cap_tokens=100)),
+        ({"do": "observe"}, asked((MCT, 500)), Decision(NONE, "r0", 500, MCT)),
+    ],
+)
+def test_a_cap_stands_in_the_field_that_the_upstream_reads(
+    rule: dict[str, Any], facts: RequestFacts, expected: Decision
+) -> None:
+    """Where the settings name it: but never beside an absent completions limit that is lower than what would be inserted."""
+    assert decided(facts, policy(rule), NAMED) == expected
+
+
+LAW = Live({("openai", MODEL, 0.95): Law(0.5, 0.01), ("openai", MODEL, 0.5): Law(0.1, 0.01)})
+"""Half a second to the first token, then a hundred a second."""
+DEADLINE = {"do": "cap", "deadline_s": 2}
+UNDECIDED = Action.UNDECIDED
+
+
+@pytest.mark.parametrize(
+    ("rule", "facts", "deadline_s", "expected"),
+    [
+        (DEADLINE, asked((MT, 500)), None, Decision(CAPPED, "r0", 151, MT, cap_tokens=151)),
+        (DEADLINE, asked((MT, 151)), None, Decision(NONE, "r0", 151, MT, cap_tokens=151)),
+        (DEADLINE, asked(), None, Decision(NONE, "r0")),
+        (DEADLINE | {"when_absent": "insert"}, asked(), None, Decision(INSERTED, "r0", 151, MT, cap_tokens=151)),
+        (DEADLINE | {"quantile": 0.5}, asked((MT, 500)), None, Decision(CAPPED, "r0", 191, MT, cap_tokens=191)),
+        # with max_tokens the smaller of the two
+        (DEADLINE | {"max_tokens": 100}, asked((MT, 500)), None, Decision(CAPPED, "r0", 100, MT, cap_tokens=100)),
+        (DEADLINE | {"max_tokens": 400}, asked((MT, 500)), None, Decision(CAPPED, "r0", 151, MT, cap_tokens=151)),
+        # a floor, which never exceeds the request
+        (DEADLINE | {"deadline_s": 0.1}, asked((MT, 500)), None, Decision(CAPPED, "r0", 64, MT, cap_tokens=64)),
+        (DEADLINE | {"deadline_s": 0.1, "floor": 9}, asked((MT, 500)), None, Decision(CAPPED, "r0", 9, MT, cap_tokens=9)),
+        (DEADLINE | {"deadline_s": 0.1}, asked((MT, 10)), None, Decision(NONE, "r0", 10, MT, cap_tokens=64)),
+        # no law: max_tokens, else undecided
+        (DEADLINE, asked((MT, 500), model="new"), None, Decision(UNDECIDED, "r0", 500, MT)),
+        (DEADLINE, asked(model="new"), None, Decision(UNDECIDED, "r0")),
+        (DEADLINE, asked((MT, 500), model=None), None, Decision(UNDECIDED, "r0", 500, MT)),
+        (DEADLINE | {"quantile": 0.9}, asked((MT, 500)), None, Decision(UNDECIDED, "r0", 500, MT)),
+        (DEADLINE | {"max_tokens": 400}, asked((MT, 500), model="new"), None, Decision(CAPPED, "r0", 400, MT, cap_tokens=400)),
+        # the request's own deadline, where the rule takes one: the shorter of two
+        (DEADLINE, asked((MT, 500)), 1.0, Decision(CAPPED, "r0", 151, MT, cap_tokens=151)),
+        (DEADLINE | {"deadline_header": True}, asked((MT, 500)), 1.5, Decision(CAPPED, "r0", 101, MT, cap_tokens=101)),
+        (DEADLINE | {"deadline_header": True}, asked((MT, 500)), 9.0, Decision(CAPPED, "r0", 151, MT, cap_tokens=151)),
+        ({"do": "cap", "deadline_header": True}, asked((MT, 500)), 1.5, Decision(CAPPED, "r0", 101, MT, cap_tokens=101)),
+        ({"do": "cap", "deadline_header": True}, asked((MT, 500)), None, Decision(NONE, "r0", 500, MT)),
+    ],
+)  # fmt: skip
+def test_a_deadline_is_the_tokens_that_the_law_expects_in_time(
+    rule: dict[str, Any], facts: RequestFacts, deadline_s: float | None, expected: Decision
+) -> None:
+    """By the law of this upstream, model and quantile."""
+    assert decided(facts, policy(rule), ORIGIN._replace(deadline_s=deadline_s), live=LAW) == expected
+
+
+def test_a_disarmed_rule_acts_as_shadow_and_evaluation_goes_on() -> None:
+    """The next enforcing rule decides; a name that no rule has changes nothing."""
+    policies, live = policy(CAP, CAP | {"max_tokens": 300}), Live(disarmed=frozenset({"r0", "gone"}))
+    assert decided(asked((MT, 500)), policies, live=live) == Decision(
+        CAPPED, "r1", 300, MT, shadow=(ShadowDecision("r0", CAPPED, 100),), cap_tokens=300
+    )
+    assert may_enforce("chat_completions", ORIGIN, policy(CAP), Live(), 0.0)
+    assert not may_enforce("chat_completions", ORIGIN, policy(CAP), live, 0.0)
+    assert may_enforce("chat_completions", ORIGIN, policies, live, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("model", "deployment", "capped", "exempt"),
+    [
+        (MODEL, None, True, True),
+        ("o1", None, False, False),
+        (None, None, True, False),
+        (None, "gpt-4o", True, True),
+        (None, "o1", False, False),
+        (MODEL, "o1", True, False),
+        ("o1", "gpt-4o", True, False),
+        (MODEL, "gpt-4o", True, True),
+    ],
+)
+def test_a_cap_holds_for_what_the_model_may_be_and_an_exemption_for_what_it_is(
+    model: str | None, deployment: str | None, capped: bool, exempt: bool
+) -> None:
+    """An unnamed model may be any; of the body's and the path's an upstream reads either."""
+    origin, match = ORIGIN._replace(deployment=deployment), {"match": {"model": "gpt*"}}
+    rules = [decided(asked(model=model), policy(each | match), origin).rule for each in (CAP, {"do": "reject"})]
+    assert rules == ["r0" if capped else None] * 2
+    assert decided(asked(model=model), policy({"do": "observe"} | match), origin).rule == ("r0" if exempt else None)
+
+
+# -- experiments ----------------------------------------------------------------------------------------------------------
+
+
+def experiment(*arms: int | str, **changes: Any) -> dict[str, Any]:
+    """A rule that compares these arms."""
+    return {"do": "cap", "experiment": {"arms": list(arms)} | changes}
+
+
+def drawn(
+    policies: PolicySet, ids: range, *, at: float = 0.0, headers: tuple[tuple[bytes, bytes], ...] = ()
+) -> list[str]:
+    """The arms of these requests."""
+    where = ORIGIN._replace(headers=headers)
+    arms = [decided(asked((MT, 500)), policies, where._replace(id=f"{number:024x}"), at).arm for number in ids]
+    return [arm or "-" for arm in arms]
+
+
+@pytest.mark.parametrize(
+    ("rule", "limits", "by_arm"),
+    [
+        (experiment(200, "none"), ((MT, 500),), {"200": (CAPPED, 200), "none": (NONE, 500)}),
+        (experiment(200, "none"), ((MT, 50),), {"200": (NONE, 50), "none": (NONE, 50)}),
+        (experiment(200, "none") | {"max_tokens": 100}, ((MT, 500),), {"200": (CAPPED, 100), "none": (CAPPED, 100)}),
+        (experiment(200, 80) | {"max_tokens": 100}, ((MT, 500),), {"200": (CAPPED, 100), "80": (CAPPED, 80)}),
+        (experiment(200, "none"), (), {"200": (NONE, None), "none": (NONE, None)}),
+        (experiment(200, "none") | {"when_absent": "insert"}, (), {"200": (INSERTED, 200), "none": (NONE, None)}),
+    ],
+)
+def test_an_arm_is_a_limit_beside_those_of_request_and_rule(
+    rule: dict[str, Any], limits: tuple[tuple[str, int], ...], by_arm: dict[str, tuple[Action, int | None]]
+) -> None:
+    """Forwarded is the smallest of the three; `none` sets none."""
+    policies = policy(rule)
+    decisions = [decided(asked(*limits), policies, ORIGIN._replace(id=str(number))) for number in range(40)]
+    assert {each.arm: (each.action, each.forwarded_max_tokens) for each in decisions} == by_arm
+    assert {each.unit for each in decisions} == {None}
+
+
+def test_arms_are_drawn_evenly_alike_everywhere_and_independently_of_other_rules() -> None:
+    """A thousand requests within five standard deviations; a second worker draws the same, another rule or other arms do not."""
+    ids = range(3000)
+    arms = drawn(policy(experiment(1, 2, "none")), ids)
+    assert {arm: abs(arms.count(arm) - 1000) < 5 * 26 for arm in ("1", "2", "none")} == dict.fromkeys(
+        ("1", "2", "none"), True
+    )
+    assert drawn(policy(experiment(1, 2, "none")), ids) == arms
+    for other in (policy({"name": "x"} | experiment(1, 2, "none")), policy(experiment(1, 3, "none"))):
+        same = sum(one == two for one, two in zip(arms, drawn(other, ids), strict=True))
+        assert abs(same - len(ids) * (1 / 3 if other.rules[0].name == "x" else 2 / 9)) < 5 * 26
+
+
+def test_an_arm_can_stick_to_a_header() -> None:
+    """Its value decides, in whatever case its name is; without it there is no arm; the unit that is recorded tells no value."""
+    policies = policy(experiment(1, "none", unit="header:X-User"))
+    by_user = {
+        user: set(drawn(policies, range(20), headers=((b"x-USER", b"%d" % user), (b"x-user", b"other"))))
+        for user in range(100)
+    }
+    assert {len(arms) for arms in by_user.values()} == {1}
+    assert 25 < sum(arms == {"none"} for arms in by_user.values()) < 75
+    assert drawn(policies, range(1)) == ["-"]
+    unit = decided(asked((MT, 500)), policies, ORIGIN._replace(headers=((b"X-User", b"secret"),))).unit
+    assert unit is not None
+    assert re.fullmatch("[0-9a-f]{4}", unit)
+
+
+def test_an_arm_can_hold_for_a_block_of_time() -> None:
+    """All requests of a block have one arm, and the block is recorded."""
+    policies = policy(experiment(1, "none", unit="switchback", period_s=60))
+    blocks = [
+        set(drawn(policies, range(5), at=60.0 * block + second)) for block in range(100) for second in (0.0, 59.9)
+    ]
+    assert {len(arms) for arms in blocks} == {1}
+    assert blocks[::2] == blocks[1::2]
+    assert 25 < blocks[::2].count({"none"}) < 75
+    assert decided(asked(), policies, at=119.9).unit == "block:1"
+
+
+# -- what is remembered ---------------------------------------------------------------------------------------------------
+
+
+def test_what_is_remembered_of_one_request_is_not_taken_for_another() -> None:
+    """Asked in turn, each combination is decided as when it is the first."""
+    rules = [
+        CAP | {"max_tokens": 10, "match": {"model": "a*", "stream": True}},
+        CAP | {"max_tokens": 20, "match": {"header": {"x-team": "b"}, "requested": {"over": 300}}},
+        CAP | {"max_tokens": 30, "match": {"app": "c", "key": ["k1", "k2"]}},
+        CAP | {"max_tokens": 40, "match": {"dialect": "messages", "upstream": "u"}},
+        CAP | {"max_tokens": 50, "match": {"when": {"hours": "08:00-09:00"}}},
+    ]
+    asks = [
+        (asked((MT, tokens), model=model, stream=stream, dialect=dialect), Origin("u", app, key, headers, insert_field=MT), at)
+        for tokens in (200, 400)
+        for model in ("ab", "b", None)
+        for stream in (False, True)
+        for dialect in ("messages", "chat_completions")
+        for app in ("c", None)
+        for key in ("k2", None)
+        for headers in (((b"X-Team", b"b"),), ((b"X-Team", b"c"), (b"Other", b"b")))
+        for at in (0.0, 8.5 * 3600)
+    ]  # fmt: skip
+    policies = policy(*rules)
+    fresh = [decide(facts, origin, policy(*rules), Live(), at) for facts, origin, at in asks]
+    assert [decide(facts, origin, policies, Live(), at) for facts, origin, at in asks] == fresh
+    assert [decide(facts, origin, policies, Live(), at) for facts, origin, at in reversed(asks)] == fresh[::-1]
+    assert {each.rule for each in fresh} == {"r0", "r1", "r2", "r3", "r4", None}
+
+
+def test_memory_is_bounded() -> None:
+    """A client that makes up models costs the time of matching them, not memory without end."""
+    policies = policy(CAP | {"match": {"model": "m*"}})
+    for number in range(10_000):
+        assert decided(asked(model=f"m{number}"), policies).rule == "r0"
+    assert len(policies.chosen) <= 4096
+
+
+@pytest.mark.parametrize(
+    ("match", "failing"),
+    [
+        ({}, None),
+        ({"upstream": "openai", "model": "gpt*", "stream": False, "requested": {"over": 5}}, None),
+        ({"upstream": "other", "model": "x"}, "upstream"),
+        ({"dialect": "messages"}, "dialect"),
+        ({"model": "x"}, "model"),
+        ({"header": {"x-team": "x"}}, "header"),
+        ({"key": "x"}, "key"),
+        ({"app": "x"}, "app"),
+        ({"stream": True}, "stream"),
+        ({"requested": {"over": 500}}, "requested"),
+        ({"when": {"days": "sun"}}, "when"),
+    ],
+)
+def test_the_first_condition_that_fails_is_told(match: dict[str, Any], failing: str | None) -> None:
+    """What `check --explain` says of a rule that does not match."""
+    policies = policy(CAP | {"match": match})
+    facts = asked((MT, 500))
+    assert unmet(policies.rules[0], facts, ORIGIN, policies, NOON_WEDNESDAY) == failing
+    assert (decided(facts, policies).rule is None) is (failing is not None)
