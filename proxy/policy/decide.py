@@ -4,7 +4,9 @@ Layer: policy. Pure: facts in, a `Decision` out; the caller reads the clock and 
 common (upstream, model, key, headers that rules look at) is matched once and remembered with the policies.
 
 Invariant: a decision never raises a limit. The first matching armed enforce rule decides, even if it changes nothing;
-every matching shadow or disarmed rule is recorded with what it would have done, wherever it stands.
+every matching shadow or disarmed rule is recorded with what it would have done, wherever it stands. Where the model is
+not sure (none is named, or the path names another than the body), rules that match by it do not end the search: of all up
+to the first that is sure the strictest decides, or a generous rule for one model would be a way around those below it.
 
 Source: ARCHITECTURE.md 7 "Policies".
 """
@@ -16,7 +18,7 @@ from math import inf
 from typing import NamedTuple, TypeVar
 
 from proxy.policy.live import Live
-from proxy.policy.rules import NO_ARM, PolicySet, Rule, When
+from proxy.policy.rules import NO_ARM, Chosen, PolicySet, Rule, When
 from proxy.record import Action, Decision, RequestFacts, ShadowDecision
 from proxy.wire.dialects.base import UNREADABLE
 
@@ -76,25 +78,32 @@ def decide(facts: RequestFacts, origin: Origin, policies: PolicySet, live: Live,
     O(rules) for what was not seen lately, else O(rules that match by all but body and time). `limit_field` is the field that carries the
     limit: a sent one, or that in which one is to be inserted.
     """
-    decided: Rule | None = None
+    deciding: list[Rule] = []
+    settled = False
     shadow: list[ShadowDecision] = []
     disarmed, read, open_now = live.disarmed, _limits_read(facts), _open_rules(policies, now_unix_s)
-    for rule, enforces, changes in _chosen(facts, origin, policies):
+    for rule, enforces, changes, sure in _chosen(facts, origin, policies):
         armed = enforces and rule.name not in disarmed
-        if armed and decided is not None:
+        if armed and settled:
             continue
         if changes and _unmet_now(rule, facts.stream, read, open_now) is not None:
             continue
         if armed:
-            decided = rule
+            deciding.append(rule)
+            settled = sure
         else:
             effect = _effect(rule, facts, origin, live, now_unix_s)
             shadow.append(ShadowDecision(rule.name, effect.action, effect.forwarded))
-    if decided is None:
+    if not deciding:
         return Decision(
             forwarded_max_tokens=facts.requested_max_tokens, limit_field=facts.limit_field, shadow=tuple(shadow)
         )
+    decided = deciding[0]
     effect = _effect(decided, facts, origin, live, now_unix_s)
+    for rule in deciding[1:]:
+        other = _effect(rule, facts, origin, live, now_unix_s)
+        if _room_tokens(other) < _room_tokens(effect):
+            decided, effect = rule, other
     return Decision(
         effect.action,
         decided.name,
@@ -192,6 +201,13 @@ def _capped(cap: int, rule: Rule, facts: RequestFacts, origin: Origin) -> _Effec
     return _Effect(Action.INSERTED, cap, field or origin.insert_field, cap)
 
 
+def _room_tokens(effect: _Effect) -> float:
+    """How long an answer may be at most: nothing of a refused one."""
+    if effect.action in {Action.REJECTED, Action.CONFLICT}:
+        return 0
+    return inf if effect.cap_tokens is None else effect.cap_tokens
+
+
 def _least(one: _Number | None, other: _Number | None) -> _Number | None:
     if one is None or other is None:
         return other if one is None else one
@@ -229,8 +245,8 @@ def _arm(rule: Rule, origin: Origin, now_unix_s: float) -> tuple[str | None, str
 # -- when it matches --------------------------------------------------------------------------------------------------
 
 
-def _chosen(facts: RequestFacts, origin: Origin, policies: PolicySet) -> tuple[tuple[Rule, bool, bool], ...]:
-    """(rule, whether it enforces, whether it has conditions that change) of each that matches by what requests have in common; remembered."""
+def _chosen(facts: RequestFacts, origin: Origin, policies: PolicySet) -> tuple[Chosen, ...]:
+    """The rules that match by what requests have in common; remembered."""
     looked_at = policies.headers
     headers: tuple[tuple[bytes, bytes], ...] = ()
     if looked_at:
@@ -239,7 +255,7 @@ def _chosen(facts: RequestFacts, origin: Origin, policies: PolicySet) -> tuple[t
     chosen = policies.chosen.get(key)
     if chosen is None:
         chosen = tuple(
-            (rule, rule.enforces, not _LASTING.keys() >= set(keys))
+            Chosen(rule, rule.enforces, not _LASTING.keys() >= set(keys), _is_sure_of_model(rule, facts, origin))
             for rule, keys in policies.conditions
             if all(_LASTING[key](rule, facts, origin) for key in keys if key in _LASTING)
         )
@@ -253,13 +269,22 @@ def _chosen(facts: RequestFacts, origin: Origin, policies: PolicySet) -> tuple[t
 
 def _holds_model(rule: Rule, facts: RequestFacts, origin: Origin) -> bool:
     """An unnamed model may be any, and of two names the upstream may read either: caps hold for each, exemptions for what is sure."""
+    matches = _matches_of_model(rule, facts, origin)
+    return _is_sure_of_model(rule, facts, origin) if rule.do == "observe" else not matches or any(matches)
+
+
+def _is_sure_of_model(rule: Rule, facts: RequestFacts, origin: Origin) -> bool:
+    """True when the upstream reads a model that the rule is for, whichever it reads."""
+    if rule.match.model is None:
+        return True
+    matches = _matches_of_model(rule, facts, origin)
+    return bool(matches) and all(matches)
+
+
+def _matches_of_model(rule: Rule, facts: RequestFacts, origin: Origin) -> list[bool]:
     pattern = rule.match.model
     assert pattern is not None
-    named = [name for name in (facts.model, origin.deployment) if name is not None]
-    matches = [pattern.match(name) is not None for name in named]
-    if rule.do == "observe":
-        return bool(matches) and all(matches)
-    return not matches or any(matches)
+    return [pattern.match(name) is not None for name in (facts.model, origin.deployment) if name is not None]
 
 
 def _holds_app(rule: Rule, _: RequestFacts, origin: Origin) -> bool:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, tzinfo
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from proxy.errors import Mistake, SettingsError
@@ -40,6 +40,7 @@ __all__ = [
     "DIALECT_NAMES",
     "EMPTY",
     "NO_ARM",
+    "Chosen",
     "Disarm",
     "Experiment",
     "Match",
@@ -300,6 +301,17 @@ class _Document:
     rules: tuple[Rule, ...] = member(REQUIRED, _rules)
 
 
+class Chosen(NamedTuple):
+    """A rule that matches by what requests have in common."""
+
+    rule: Rule
+    enforces: bool
+    changes: bool
+    """True when it has conditions about a single request as well."""
+    sure: bool
+    """False when it matches only by one of the models that the upstream might read."""
+
+
 @dataclass(frozen=True, slots=True)
 class PolicySet:
     """All rules of one file, in order; replaced as a whole on reload."""
@@ -313,9 +325,7 @@ class PolicySet:
     """Lower-case names of the headers that rules look at."""
     conditions: tuple[tuple[Rule, tuple[str, ...]], ...]
     """Each rule with the keys that its `match` has."""
-    chosen: dict[tuple[object, ...], tuple[tuple[Rule, bool, bool], ...]] = field(
-        default_factory=dict, repr=False, compare=False
-    )
+    chosen: dict[tuple[object, ...], tuple[Chosen, ...]] = field(default_factory=dict, repr=False, compare=False)
     """Memory of `decide`: the rules that match by what requests have in common; bounded there."""
     clock: list[tuple[int, frozenset[str]]] = field(default_factory=list, repr=False, compare=False)
     """Memory of `decide`: a minute since the epoch, and the rules whose hours it is."""

@@ -94,7 +94,7 @@ async def _explain(
             does = f"decides: {_outcome(decision.action, decision.forwarded_max_tokens)}"
             does += " (no law is known here)" if rule.has_deadline else ""
         else:
-            does = shadow.get(rule.name, "matches, but a rule above decides")
+            does = shadow.get(rule.name, "matches, but another rule decides")
         rules.append((rule.name, rule.mode, does))
     refusal = refusal_of(decision, facts, policies)
     changes = () if refusal is not None or judged.body is body else _changes(facts, judged, route, worker)

@@ -203,6 +203,42 @@ def test_of_several_limits_rejections_count_the_largest_and_exemptions_the_small
     assert decided(asked(), policy(exempt, absurd)).rule == "r0"
 
 
+BIG = {"name": "big", "match": {"model": "big*"}, "do": "cap", "max_tokens": 5000}
+ALL = {"name": "all", "do": "cap", "max_tokens": 100, "max_choices": 2}
+
+
+@pytest.mark.parametrize(
+    ("rules", "model", "deployment", "decides"),
+    [
+        ((BIG, ALL), "big-1", None, "big"),
+        ((BIG, ALL), "big-1", "big-2", "big"),
+        ((BIG, ALL), "small", None, "all"),
+        ((BIG, ALL), None, None, "all"),
+        ((BIG, ALL), "big-1", "small", "all"),
+        ((BIG, ALL), "small", "big-1", "all"),
+        ((BIG, ALL), None, "big-1", "big"),
+        ((BIG | {"max_tokens": 50}, ALL), None, None, "big"),
+        ((BIG | {"max_tokens": 50}, ALL, ALL | {"name": "least", "max_tokens": 1}), None, None, "big"),
+        ((BIG, ALL | {"mode": "shadow"}), None, None, "big"),
+        ((BIG, {"name": "exempt", "do": "observe"}, ALL), None, None, "big"),
+        ((BIG, {"name": "no", "do": "reject"}, ALL), None, None, "no"),
+    ],
+)
+def test_where_the_model_is_not_sure_the_strictest_decides(
+    rules: tuple[dict[str, Any], ...], model: str | None, deployment: str | None, decides: str
+) -> None:
+    """A generous rule for one model is no way around the rules below it, for a client that leaves the model open or names two."""
+    decision = decided(asked((MT, 9000), model=model), policy(*rules), ORIGIN._replace(deployment=deployment))
+    assert decision.rule == decides
+
+
+def test_a_model_that_is_left_open_is_no_way_around_a_bound_on_choices() -> None:
+    """A refusal is stricter than any cap."""
+    many = asked((MT, 9), choices=3)
+    assert decided(many._replace(model="big-1"), policy(BIG, ALL)).action is NONE
+    assert decided(many._replace(model=None), policy(BIG, ALL)).action is REJECTED
+
+
 TIMES = [
     # 2025-01-15 is a Wednesday; Paris is one hour ahead of UTC then, two in July
     ({"hours": "08:00-18:00"}, "2025-01-15T07:59:59", False),

@@ -40,7 +40,7 @@ def test_the_deciding_rule_and_what_is_sent_are_told():
         ("team", "enforce", "decides: capped, 100 forwarded"),
         ("few", "enforce", "does not match: app"),
         ("soon", "enforce", "does not match: app"),
-        ("rest", "enforce", "matches, but a rule above decides"),
+        ("rest", "enforce", "matches, but another rule decides"),
     )
     assert (found.decision and found.decision.action, found.refusal) == (Action.CAPPED, None)
     assert found.changes == (
