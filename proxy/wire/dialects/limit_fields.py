@@ -92,6 +92,8 @@ def judged(own: tuple[str, ...], multipliers: tuple[str, ...], fields: tuple[str
     spellings: dict[str, set[str]] = {}
     for path in (*limits, *plain, *objects):
         spellings.setdefault(".".join(map(folded, path.split("."))), set()).add(path)
+    for name in plain:  # whoever merges extra_body reads another model, or more choices, than was judged
+        spellings.setdefault(f"{folded('extra_body')}.{folded(name)}", set()).add(name)
     names = frozenset((*top, *plain, *nested))
     return Judged(
         top,

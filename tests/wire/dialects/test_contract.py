@@ -94,6 +94,15 @@ def test_every_limit_field_is_read_capped_and_inserted(dialect):
 
 
 @each_dialect
+@pytest.mark.parametrize("name", ["model", "stream", "n", "best_of", "N"])
+def test_what_extra_body_would_replace_is_ambiguous(dialect, name):
+    """Some gateways merge it as it is on the wire; what else is in it is nobody's business."""
+    facts = dialect.read_request(b'{"model":"m","extra_body":{"x":1,"%b":2}}' % name.encode())
+    assert (facts.degraded, facts.degraded_field) == ("ambiguous_key", name.lower())
+    assert dialect.read_request(b'{"model":"m","extra_body":{"x":1,"top_k":2}}').degraded is None
+
+
+@each_dialect
 def test_usage_is_asked_for_in_readable_streams_of_choices_only(dialect):
     """Responses and messages have no such parameter; elsewhere the client's word stands."""
     asked = {

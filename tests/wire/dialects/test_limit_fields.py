@@ -33,6 +33,8 @@ def test_the_judged_members_of_a_dialect_are_put_together():
             name: frozenset((name,)) for name in ("first", "second", "in", "in.limit", "model", "stream", "n", "prompt")
         },
         "bestof": frozenset(("best_of",)),
+        **{f"extrabody.{name}": frozenset((name,)) for name in ("model", "stream", "n", "prompt")},
+        "extrabody.bestof": frozenset(("best_of",)),
     }
     assert judged(("second", "first"), ("prompt",), ("first", "in.limit")) is made
 
