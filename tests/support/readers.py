@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-LIMITS = (
+_PATHS = (
     "max_tokens",
     "max_completion_tokens",
     "max_output_tokens",
@@ -20,15 +20,6 @@ LIMITS = (
     "max_new_tokens",
     "max_tokens_to_sample",
     "max_gen_len",
-    "extra_body.max_tokens",
-    "extra_body.max_completion_tokens",
-    "extra_body.max_output_tokens",
-    "extra_body.n_predict",
-    "extra_body.num_predict",
-    "extra_body.max_new_tokens",
-    "extra_body.max_tokens_to_sample",
-    "extra_body.max_gen_len",
-    "extra_body.options.num_predict",
     "options.num_predict",
     "parameters.max_new_tokens",
     "parameters.max_tokens",
@@ -39,6 +30,7 @@ LIMITS = (
     "generation_config.max_new_tokens",
     "inferenceConfig.maxTokens",
 )
+LIMITS = (*_PATHS, *(f"extra_body.{path}" for path in _PATHS))
 """Where some server reads a limit, whatever the dialect."""
 
 FLOORS = ("min_tokens", "min_new_tokens", "extra_body.min_tokens", "parameters.min_new_tokens")
