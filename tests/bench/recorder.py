@@ -92,8 +92,8 @@ class Feeder:
         except BlockingIOError:
             return
         *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            self.acknowledged = orjson.loads(line)["ack"]
+        for line in lines:  # acknowledgements, and what the recorder teaches workers
+            self.acknowledged = orjson.loads(line).get("ack", self.acknowledged)
 
     def finish(self) -> None:
         """Wait until all is acknowledged."""

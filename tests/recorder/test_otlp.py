@@ -91,6 +91,13 @@ def test_any_attribute_is_encoded_as_the_sdk_does(attributes: dict[str, Any], na
     assert sent([span]) == encode_spans([by_the_sdk(span)])
 
 
+def test_texts_of_every_length_are_encoded_as_the_sdk_does() -> None:
+    """Over the lengths at which one more byte is needed to say how long something is."""
+    plain = spans_of(make_record(), SpanForm())[0]
+    spans = [plain._replace(attributes={"a.name": "v" * length}) for length in (*range(90, 140), 16_370, 16_384)]
+    assert sent(spans) == encode_spans([by_the_sdk(span) for span in spans])
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -227,7 +227,9 @@ def _stop(served: Served) -> None:
         log = served.log
         _kill(served)
         raise AssertionError(f"still there {STOP_S:.0f} s after SIGTERM; stderr:\n{log}") from None
+    log = served.log
     _kill(served)
+    assert "internal error" not in log, log  # what no callback caught: a mistake of ours, whatever the test is about
 
 
 def _kill(served: Served) -> None:
