@@ -112,8 +112,8 @@ async def test_a_deadline_becomes_the_tokens_that_the_live_law_expects() -> None
             while header is None or "capped" not in header:
                 header = await asked(client, 20, max_tokens=500)
         forwarded = int(header.rpartition("=")[2])
-        # The simulator is never early, so no more tokens than its own law allows; and the law seen is near to the law planted.
-        assert forwarded <= 1 + math.floor((0.25 - TTFT_S) / TPOT_S)
+        # The law seen is near to the law planted: a first token that comes late, and the rest in time, looks a little faster.
+        assert 5 < forwarded <= 1.2 * (1 + math.floor((0.25 - TTFT_S) / TPOT_S))
         expected = 1 + math.floor((0.25 - law["ttft_p50_s"]) / law["tpot_p50_s"])
         assert forwarded == pytest.approx(expected, rel=0.2)
 
