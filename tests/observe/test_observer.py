@@ -434,11 +434,11 @@ def test_ttft_and_tpot_of_a_scripted_stream_are_those_computed_by_hand():
 @pytest.mark.parametrize("event_stream", [True, False])
 @pytest.mark.parametrize("piece", [b"data: " + b"x" * 8186, b"x" * 8192, b": c\n" * 2048, b"data:\n" * 1365])
 def test_endless_bytes_are_not_kept(piece, event_stream):
-    """64 MiB of a line, a body, comments or empty data that never end: no more than a few times the bound is held."""
+    """16 MiB of a line, a body, comments or empty data that never end: no more than a few times the bound is held."""
     reader = observer(event_stream=event_stream, event_bytes=1 << 16, body_bytes=1 << 16)
     tracemalloc.start()
     try:
-        for number in range(8192):
+        for number in range(2048):
             reader.feed(piece, number)
         peak_bytes = tracemalloc.get_traced_memory()[1]
     finally:
