@@ -75,29 +75,24 @@ class _Effect(NamedTuple):
 def decide(facts: RequestFacts, origin: Origin, policies: PolicySet, live: Live, now_unix_s: float) -> Decision:
     """Apply the rules to one request.
 
-    O(rules) for what was not seen lately, else O(rules that match by all but body and time). `limit_field` is the field that carries the
+    O(rules) for what was not seen lately, else O(rules that match by all but the requested limit). `limit_field` is the field that carries the
     limit: a sent one, or that in which one is to be inserted.
     """
-    deciding: list[Rule] = []
-    settled = False
+    read = _limits_read(facts)
+    armed, idle = _chosen(facts, origin, policies, live, now_unix_s)
     shadow: list[ShadowDecision] = []
-    disarmed, read, open_now = live.disarmed, _limits_read(facts), _open_rules(policies, now_unix_s)
-    for rule, enforces, changes, sure in _chosen(facts, origin, policies):
-        armed = enforces and rule.name not in disarmed
-        if armed and settled:
-            continue
-        if changes and _unmet_now(rule, facts.stream, read, open_now) is not None:
-            continue
-        if armed:
-            deciding.append(rule)
-            settled = sure
-        else:
+    for rule, over, which, _ in idle:
+        if read[which] > over:
             effect = _effect(rule, facts, origin, live, now_unix_s)
             shadow.append(ShadowDecision(rule.name, effect.action, effect.forwarded))
+    deciding: list[Rule] = []
+    for rule, over, which, sure in armed:
+        if read[which] > over:
+            deciding.append(rule)
+            if sure and read[_SMALLEST] > over:
+                break
     if not deciding:
-        return Decision(
-            forwarded_max_tokens=facts.requested_max_tokens, limit_field=facts.limit_field, shadow=tuple(shadow)
-        )
+        return Decision(Action.NONE, None, facts.requested_max_tokens, facts.limit_field, None, tuple(shadow))
     decided = deciding[0]
     effect = _effect(decided, facts, origin, live, now_unix_s)
     for rule in deciding[1:]:
@@ -126,7 +121,7 @@ def may_enforce(dialect: str, origin: Origin, policies: PolicySet, live: Live, n
     for rule, keys in policies.conditions:
         if not rule.enforces or rule.name in live.disarmed or ("when" in keys and rule.name not in open_now):
             continue
-        if not all(_LASTING[key](rule, nothing, origin) for key in keys if key in _LASTING and key != "model"):
+        if not all(_LASTING[key](rule, nothing, origin) for key in keys if key in _LASTING and key not in _OF_BODY):
             continue
         if rule.do != "observe":
             return True
@@ -137,10 +132,16 @@ def may_enforce(dialect: str, origin: Origin, policies: PolicySet, live: Live, n
 
 def unmet(rule: Rule, facts: RequestFacts, origin: Origin, policies: PolicySet, now_unix_s: float) -> str | None:
     """The first key of `match` that does not hold; None when the rule matches."""
-    for key, holds in _LASTING.items():
-        if getattr(rule.match, key) and not holds(rule, facts, origin):
+    for key in next(keys for each, keys in policies.conditions if each is rule):
+        if key == "requested":
+            holds = _limits_read(facts)[_which(rule)] > (rule.match.requested or 0)
+        elif key == "when":
+            holds = rule.name in _open_rules(policies, now_unix_s)
+        else:
+            holds = _LASTING[key](rule, facts, origin)
+        if not holds:
             return key
-    return _unmet_now(rule, facts.stream, _limits_read(facts), _open_rules(policies, now_unix_s))
+    return None
 
 
 # -- what a rule does -------------------------------------------------------------------------------------------------
@@ -176,7 +177,7 @@ def _effect(rule: Rule, facts: RequestFacts, origin: Origin, live: Live, now_uni
         and (requested is None or requested > budget)
     ):
         effect = _Effect(Action.CONFLICT, None, cap_tokens=cap)
-    return effect._replace(arm=arm, unit=unit)
+    return effect if arm is None else effect._replace(arm=arm, unit=unit)
 
 
 def _capped(cap: int, rule: Rule, facts: RequestFacts, origin: Origin) -> _Effect:
@@ -185,7 +186,7 @@ def _capped(cap: int, rule: Rule, facts: RequestFacts, origin: Origin) -> _Effec
     is_16_at_most = facts.dialect == "completions"
     if limits:
         forwarded = cap if requested is None else min(requested, cap)
-        above = any(sent is None or sent > cap for _, sent in limits)
+        above = _limits_read(facts)[_LARGEST] > cap
         if (
             field is None
             or any(name == field for name, _ in limits)
@@ -245,20 +246,30 @@ def _arm(rule: Rule, origin: Origin, now_unix_s: float) -> tuple[str | None, str
 # -- when it matches --------------------------------------------------------------------------------------------------
 
 
-def _chosen(facts: RequestFacts, origin: Origin, policies: PolicySet) -> tuple[Chosen, ...]:
-    """The rules that match by what requests have in common; remembered."""
+def _chosen(
+    facts: RequestFacts, origin: Origin, policies: PolicySet, live: Live, now_unix_s: float
+) -> tuple[tuple[Chosen, ...], tuple[Chosen, ...]]:
+    """The rules that match but for their limit, remembered while the hours last: the armed enforcing ones, and those that act as shadow."""
+    open_now = _open_rules(policies, now_unix_s)
     looked_at = policies.headers
     headers: tuple[tuple[bytes, bytes], ...] = ()
     if looked_at:
         headers = tuple([(lower, value) for name, value in origin.headers if (lower := name.lower()) in looked_at])
-    key = (origin.upstream, facts.dialect, facts.model, origin.deployment, origin.app, origin.key, headers)
+    disarmed = live.disarmed
+    of_body = (facts.dialect, facts.model, facts.stream)
+    key = (of_body, origin.upstream, origin.deployment, origin.app, origin.key, headers, disarmed)
     chosen = policies.chosen.get(key)
     if chosen is None:
-        chosen = tuple(
-            Chosen(rule, rule.enforces, not _LASTING.keys() >= set(keys), _is_sure_of_model(rule, facts, origin))
-            for rule, keys in policies.conditions
-            if all(_LASTING[key](rule, facts, origin) for key in keys if key in _LASTING)
-        )
+        armed: list[Chosen] = []
+        idle: list[Chosen] = []
+        for rule, keys in policies.conditions:
+            if "when" in keys and rule.name not in open_now:
+                continue
+            if all(_LASTING[key](rule, facts, origin) for key in keys if key in _LASTING):
+                over = -1 if rule.match.requested is None else rule.match.requested
+                among = armed if rule.enforces and rule.name not in disarmed else idle
+                among.append((rule, over, _which(rule), _is_sure_of_model(rule, facts, origin)))
+        chosen = tuple(armed), tuple(idle)
         # models and applications are clamped; what else clients write may be long, and all of it would be kept
         if sum(len(value) for _, value in headers) + len(origin.deployment or "") <= _REMEMBERED_CHARS:
             if len(policies.chosen) >= _REMEMBERED:
@@ -311,25 +322,20 @@ _LASTING: dict[str, Callable[[Rule, RequestFacts, Origin], bool]] = {
     "header": _holds_header,
     "key": lambda rule, _, origin: origin.key in (rule.match.key or ()),
     "app": _holds_app,
+    "stream": lambda rule, facts, _: facts.stream is rule.match.stream,
 }
 """Keys of `match` about what requests have in common: whether one that is there holds. What is unknown fulfils none, but for the model."""
 
 _OF_BODY = frozenset(("model", "stream", "requested"))
 
 
-def _unmet_now(rule: Rule, stream: bool, read: tuple[float, float], open_now: frozenset[str]) -> str | None:
-    """The first of the keys about a single request that does not hold.
+_SMALLEST, _LARGEST = range(2)
+"""Places in what `_limits_read` gives."""
 
-    Of several limits the upstream may read any: caps and rejections hold for the largest, exemptions for the smallest.
-    """
-    match = rule.match
-    if match.stream is not None and stream is not match.stream:
-        return "stream"
-    if match.requested is not None and read[rule.do != "observe"] <= match.requested:
-        return "requested"
-    if match.when is not None and rule.name not in open_now:
-        return "when"
-    return None
+
+def _which(rule: Rule) -> int:
+    """Of several limits the upstream may read any: exemptions hold for the smallest, caps and rejections for the largest."""
+    return _SMALLEST if rule.do == "observe" else _LARGEST
 
 
 def _limits_read(facts: RequestFacts) -> tuple[float, float]:
@@ -341,11 +347,14 @@ def _limits_read(facts: RequestFacts) -> tuple[float, float]:
         absent = _ABSENT_COMPLETIONS_TOKENS if facts.dialect == "completions" else inf
         return absent, absent
     sent = [inf if tokens is None else tokens for _, tokens in facts.limits]
-    return min(sent), max(sent)
+    return (sent[0], sent[0]) if len(sent) == 1 else (min(sent), max(sent))
 
 
 def _open_rules(policies: PolicySet, now_unix_s: float) -> frozenset[str]:
-    """Names of the rules whose hours it is; looked at once a minute, because offsets from UTC and hours are whole minutes."""
+    """Names of the rules whose hours it is; looked at once a minute, because offsets from UTC and hours are whole minutes.
+
+    When it is other ones' time, what was remembered with them is forgotten.
+    """
     minute = int(now_unix_s // 60)
     clock = policies.clock
     if not clock or clock[0][0] != minute:
@@ -354,6 +363,8 @@ def _open_rules(policies: PolicySet, now_unix_s: float) -> frozenset[str]:
             for rule in policies.rules
             if rule.match.when is not None and _is_within(rule.match.when, now_unix_s)
         ]
+        if clock and clock[0][1] != set(names):
+            policies.chosen.clear()
         clock[:] = [(minute, frozenset(names))]
     return clock[0][1]
 

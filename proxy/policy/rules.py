@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, tzinfo
-from typing import Any, NamedTuple
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from proxy.errors import Mistake, SettingsError
@@ -301,15 +301,9 @@ class _Document:
     rules: tuple[Rule, ...] = member(REQUIRED, _rules)
 
 
-class Chosen(NamedTuple):
-    """A rule that matches by what requests have in common."""
-
-    rule: Rule
-    enforces: bool
-    changes: bool
-    """True when it has conditions about a single request as well."""
-    sure: bool
-    """False when it matches only by one of the models that the upstream might read."""
+Chosen = tuple[Rule, int, int, bool]
+"""A rule that matches but for its limit: the tokens that the limit must exceed (-1 for any), which of several limits that is (0 the smallest,
+1 the largest), and False when it matches only by one of the models that the upstream might read. Plain, because it is unpacked for each request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +319,9 @@ class PolicySet:
     """Lower-case names of the headers that rules look at."""
     conditions: tuple[tuple[Rule, tuple[str, ...]], ...]
     """Each rule with the keys that its `match` has."""
-    chosen: dict[tuple[object, ...], tuple[Chosen, ...]] = field(default_factory=dict, repr=False, compare=False)
+    chosen: dict[tuple[object, ...], tuple[tuple[Chosen, ...], tuple[Chosen, ...]]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
     """Memory of `decide`: the rules that match by what requests have in common; bounded there."""
     clock: list[tuple[int, frozenset[str]]] = field(default_factory=list, repr=False, compare=False)
     """Memory of `decide`: a minute since the epoch, and the rules whose hours it is."""

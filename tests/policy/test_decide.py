@@ -295,7 +295,7 @@ def test_what_is_remembered_of_requests_is_bounded() -> None:
     for value, deployment in ((b"a", None), (b"a" * 60_000, None), (b"a", "d" * 60_000)):
         origin = ORIGIN._replace(headers=((b"X-Team", value),), deployment=deployment)
         assert decided(asked((MT, 101)), policies, origin).rule == "r0"
-    assert [origin[-1] for origin in policies.chosen] == [((b"x-team", b"a"),)]
+    assert [key[-2] for key in policies.chosen] == [((b"x-team", b"a"),)]
 
 
 LIMITS = st.lists(
@@ -591,10 +591,13 @@ def test_what_is_remembered_of_one_request_is_not_taken_for_another() -> None:
         for headers in (((b"X-Team", b"b"),), ((b"X-Team", b"c"), (b"Other", b"b")))
         for at in (0.0, 8.5 * 3600)
     ]  # fmt: skip
+    asks = [
+        (facts, origin, live, at) for facts, origin, at in asks for live in (Live(), Live(disarmed=frozenset(("r1",))))
+    ]
     policies = policy(*rules)
-    fresh = [decide(facts, origin, policy(*rules), Live(), at) for facts, origin, at in asks]
-    assert [decide(facts, origin, policies, Live(), at) for facts, origin, at in asks] == fresh
-    assert [decide(facts, origin, policies, Live(), at) for facts, origin, at in reversed(asks)] == fresh[::-1]
+    fresh = [decide(facts, origin, policy(*rules), live, at) for facts, origin, live, at in asks]
+    assert [decide(facts, origin, policies, live, at) for facts, origin, live, at in asks] == fresh
+    assert [decide(facts, origin, policies, live, at) for facts, origin, live, at in reversed(asks)] == fresh[::-1]
     assert {each.rule for each in fresh} == {"r0", "r1", "r2", "r3", "r4", None}
 
 
@@ -628,3 +631,16 @@ def test_the_first_condition_that_fails_is_told(match: dict[str, Any], failing: 
     facts = asked((MT, 500))
     assert unmet(policies.rules[0], facts, ORIGIN, policies, NOON_WEDNESDAY) == failing
     assert (decided(facts, policies).rule is None) is (failing is not None)
+
+
+def test_of_two_limits_the_strictest_rule_decides_when_a_rule_is_only_for_one_of_them() -> None:
+    """A large limit that nobody reads is no way from a strict rule below into a generous one above."""
+    generous = CAP | {"max_tokens": 4096, "match": {"requested": {"over": 5000}}}
+    policies = policy(generous, CAP)
+    assert decided(asked((MT, 9000)), policies) == Decision(CAPPED, "r0", 4096, MT, cap_tokens=4096)
+    assert decided(asked((MT, 2000)), policies) == Decision(CAPPED, "r1", 100, MT, cap_tokens=100)
+    assert decided(asked((MT, 2000), ("n_predict", 9000)), policies) == Decision(CAPPED, "r1", 100, MT, cap_tokens=100)
+    assert decided(asked((MT, 2000), ("n_predict", 9000)), policy(generous)).rule == "r0"
+    assert (
+        decided(asked((MT, 50), UNLIMITED), policy({"do": "reject"} | {"match": generous["match"]}, CAP)).rule == "r0"
+    )
