@@ -292,7 +292,7 @@ def read_request_head(
     keep_alive = not http10
     if connection is not None:
         keep_alive = b"close" not in connection and (keep_alive or b"keep-alive" in connection)
-        if b"upgrade" not in connection:
+        if http10 or b"upgrade" not in connection:  # RFC 9110 7.8: HTTP/1.0 has no upgrades
             upgrade = None
         connection -= {b"close", b"keep-alive", b"upgrade"}
         if connection:

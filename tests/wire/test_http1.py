@@ -128,8 +128,9 @@ def test_who_keeps_the_connection(version: str, connection: list[bytes], kept: b
     ],
 )
 def test_an_upgrade_is_asked_for_by_both_headers(headers: Headers, upgrade: bytes | None):
-    """RFC 9110 7.8: Upgrade alone means nothing."""
+    """RFC 9110 7.8: Upgrade alone means nothing, and in HTTP/1.0 neither do both."""
     assert request(*headers).upgrade == upgrade
+    assert request(*headers, version="1.0").upgrade is None
 
 
 @pytest.mark.parametrize(
