@@ -75,6 +75,7 @@ def _chunked(body: bytes) -> bytes:
 ROOT = seen(b"GET /")
 HELLO = seen(b"POST /p", body=b"hello")
 EMPTY = seen(b"POST /p")
+_TAB = "white space around a value may be a tab (RFC 9110 5.6.3); what we send the upstream is framed anew"
 
 _REQUEST_LINES = [
     _case("request line", name, sent, *expected)
@@ -152,7 +153,7 @@ _TARGETS = [
         (
             "a URL with a query and no path",
             b"http://evil.example?x",
-            "RFC 3986 3.3 lets a path be empty",
+            None,
             seen(b"GET /?x"),
         ),
         ("a URL with user information", b"http://u:p@a/x", "only the path of a URL counts here", seen(b"GET /x")),
@@ -272,7 +273,7 @@ _LENGTHS = [
         ("a body", _post(b"Content-Length: 5", body=b"hello"), None, HELLO),
         ("zero", _post(b"Content-Length: 0"), None, EMPTY),
         ("leading zeros", _post(b"Content-Length: 005", body=b"hello"), None, HELLO),
-        ("white space around it", _post(b"Content-Length: \t5 ", body=b"hello"), None, HELLO),
+        ("white space around it", _post(b"Content-Length: \t5 ", body=b"hello"), _TAB, HELLO),
         ("none for a POST", _post(), None, EMPTY),
         ("a body that looks like a request", _post(b"Content-Length: %d" % len(AFTER), body=AFTER), None,
          seen(b"POST /p", body=AFTER)),
@@ -308,7 +309,7 @@ _CODINGS = [
     for name, sent, nginx, *expected in (
         ("chunked", _chunked(b"5\r\nhello\r\n0\r\n\r\n"), None, HELLO),
         ("in capitals", _post(b"TRANSFER-ENCODING: CHUNKED", body=b"5\r\nhello\r\n0\r\n\r\n"), None, HELLO),
-        ("white space around it", _post(b"Transfer-Encoding: \tchunked ", body=b"0\r\n\r\n"), None, EMPTY),
+        ("white space around it", _post(b"Transfer-Encoding: \tchunked ", body=b"0\r\n\r\n"), _TAB, EMPTY),
         ("beside a length", _post(b"Content-Length: 5", b"Transfer-Encoding: chunked", body=b"0\r\n\r\n"), None, 400),
         ("before a length", _post(b"Transfer-Encoding: chunked", b"Content-Length: 5", body=b"0\r\n\r\n"), None, 400),
         ("beside a length of zero", _post(b"Content-Length: 0", b"Transfer-Encoding: chunked", body=b"0\r\n\r\n"), None,
