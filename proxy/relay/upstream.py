@@ -182,6 +182,7 @@ class Upstream(asyncio.Protocol):
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             guarded(exchange, self._end, exchange, exc)
+        del self._parser  # it holds our methods: each would keep the other, and the transport, until a collection
 
     def _end(self, exchange: "Exchange", exc: Exception | None) -> None:
         at_ns = monotonic_ns()

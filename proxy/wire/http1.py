@@ -155,7 +155,7 @@ class HeadParser:
             raise RefusalError("malformed_request", f"Malformed HTTP request: {error}.") from None
 
     def head(self, raw: bytes, interesting: Collection[bytes]) -> RequestHead:
-        """Check and filter a complete head.
+        """Check and filter a complete head; the last thing that is asked of a parser.
 
         Args:
             raw: The head's bytes, for what llhttp reads leniently.
@@ -166,6 +166,7 @@ class HeadParser:
         """
         method: bytes = self._parser.get_method()
         version: str = self._parser.get_http_version()
+        del self._parser  # it holds our methods: each would keep the other until a collection
         # llhttp takes several spaces between the parts of a request line; RFC 9112 3 has one. Empty lines may come first.
         if not raw.lstrip(b"\r\n").startswith(b"%b %b HTTP/" % (method, self.target)):
             raise _malformed("request line")
