@@ -249,10 +249,10 @@ async def test_texts_that_wait_are_bounded(recorder: Intake, outbox: Outbox, mon
 
 
 async def test_records_move_to_another_recorder_once_the_first_has_acknowledged(
-    recorder: Recorder, outbox: Outbox, tmp_path: Path
+    recorder: Intake, outbox: Outbox, tmp_path: Path
 ):
     """What was sent is acknowledged where it was sent, what came later arrives at the next: none twice, none dropped."""
-    following = Recorder(tmp_path / "next")
+    following = Intake(tmp_path / "next")
     await following.start()
     outbox.put(make_record(id="first"))
     await settle(lambda: len(recorder.records) == 1)
@@ -270,9 +270,9 @@ async def test_records_move_to_another_recorder_once_the_first_has_acknowledged(
     await following.stop()
 
 
-async def test_closing_waits_for_a_move(recorder: Recorder, outbox: Outbox, tmp_path: Path):
+async def test_closing_waits_for_a_move(recorder: Intake, outbox: Outbox, tmp_path: Path):
     """A worker that had nothing left to do when it was told still hands over its last record to the next recorder."""
-    following = Recorder(tmp_path / "next")
+    following = Intake(tmp_path / "next")
     await following.start()
     outbox.put(make_record(id="first"))
     await settle(lambda: len(recorder.records) == 1)
@@ -287,7 +287,7 @@ async def test_closing_waits_for_a_move(recorder: Recorder, outbox: Outbox, tmp_
     await following.stop()
 
 
-async def test_closing_does_not_wait_for_a_move_that_never_comes(recorder: Recorder, outbox: Outbox):
+async def test_closing_does_not_wait_for_a_move_that_never_comes(recorder: Intake, outbox: Outbox):
     """A recorder that acknowledges nothing any more: what it has, and what waits for the next, is dropped and counted."""
     outbox.put(make_record(id="first"))
     await settle(lambda: len(recorder.records) == 1)

@@ -171,6 +171,18 @@ async def test_drain_of_an_idle_worker_is_over_at_once():
         await provider.links[0].end()
 
 
+async def test_no_chunk_waits_for_the_acknowledgement_of_another():
+    """Nagle's algorithm is off on both sides, however the listening socket was made: with it a chunk waits 40 ms."""
+    async with Provider(silent) as provider, relay(provider.url) as served:
+        client = await served.connect()
+        await client.send(GET)
+        await (await provider.link(0)).head()
+        (inner,) = served.worker.clients
+        (outer,) = served.worker.pools[0]._connections
+        for transport in (inner._transport, outer.transport):
+            assert transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 async def test_totals_count_what_began_runs_and_was_no_request():
     """Cumulative, but for the exchanges that run now."""
     async with Provider(silent) as provider, relay(provider.url) as served:
