@@ -182,6 +182,7 @@ class Upstream(asyncio.Protocol):
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             guarded(exchange, self._end, exchange, exc)
+        del self._parser  # it holds our methods: each would keep the other, and the transport, until a collection
 
     def _end(self, exchange: "Exchange", exc: Exception | None) -> None:
         at_ns = monotonic_ns()
@@ -227,6 +228,10 @@ class Upstream(asyncio.Protocol):
             return
         status = self._parser.get_status_code()
         headers, self._headers = self._headers, []
+        limit = self._pool.header_bytes
+        if self._head_bytes > limit and sum(len(name) + len(value) + 4 for name, value in headers) > limit:
+            self._refusal = RefusalError("upstream_reset", "The upstream's response head is too large.")
+            raise self._refusal  # whole in one read or not, its size is the same
         reason, self._reason = self._reason, b""
         if status < 100:
             self._refusal = RefusalError("upstream_reset", "The upstream's answer has no valid status.")

@@ -138,7 +138,9 @@ class Worker:
     async def listen(self, listener: socket.socket) -> None:
         """Accept clients on a socket that is listening already."""
         tls = None if self.settings.listen_tls is None else _server_tls(self.settings)
-        self._server = await self._loop.create_server(lambda: Client(self), sock=listener, ssl=tls, backlog=_BACKLOG)
+        # asyncio switches Nagle's algorithm off for sockets that know their protocol, and one that was made without does not.
+        sock = socket.socket(fileno=listener.detach())
+        self._server = await self._loop.create_server(lambda: Client(self), sock=sock, ssl=tls, backlog=_BACKLOG)
         self._loop.call_later(_TICK_S, self._tick)
         self.outbox.tick()
 

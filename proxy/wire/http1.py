@@ -36,6 +36,7 @@ Headers = list[tuple[bytes, bytes]]
 LAST_CHUNK = b"0\r\n\r\n"
 """Terminator of a chunked body; sent only when the body really ended (ARCHITECTURE.md 5.2)."""
 
+_VERSIONS = frozenset(("1.1", "1.0"))
 _HOP_BY_HOP = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade")
 )
@@ -154,7 +155,7 @@ class HeadParser:
             raise RefusalError("malformed_request", f"Malformed HTTP request: {error}.") from None
 
     def head(self, raw: bytes, interesting: Collection[bytes]) -> RequestHead:
-        """Check and filter a complete head.
+        """Check and filter a complete head; the last thing that is asked of a parser.
 
         Args:
             raw: The head's bytes, for what llhttp reads leniently.
@@ -165,6 +166,7 @@ class HeadParser:
         """
         method: bytes = self._parser.get_method()
         version: str = self._parser.get_http_version()
+        del self._parser  # it holds our methods: each would keep the other until a collection
         # llhttp takes several spaces between the parts of a request line; RFC 9112 3 has one. Empty lines may come first.
         if not raw.lstrip(b"\r\n").startswith(b"%b %b HTTP/" % (method, self.target)):
             raise _malformed("request line")
@@ -249,7 +251,7 @@ def read_request_head(
     Raises:
         RefusalError: `malformed_request` or `http_version`.
     """
-    if version not in {"1.1", "1.0"}:
+    if version not in _VERSIONS:
         raise RefusalError("http_version", "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
     http10 = version == "1.0"
     forward: Headers = []
@@ -292,7 +294,7 @@ def read_request_head(
     keep_alive = not http10
     if connection is not None:
         keep_alive = b"close" not in connection and (keep_alive or b"keep-alive" in connection)
-        if b"upgrade" not in connection:
+        if http10 or b"upgrade" not in connection:  # RFC 9110 7.8: HTTP/1.0 has no upgrades
             upgrade = None
         connection -= {b"close", b"keep-alive", b"upgrade"}
         if connection:
@@ -337,11 +339,14 @@ def read_response_head(status: int, version: str, reason: bytes, headers: Header
     """Check and filter an upstream's response head.
 
     Raises:
-        RefusalError: `upstream_reset`, when its framing cannot be kept (a transfer coding other than chunked).
+        RefusalError: `upstream_reset`, when its framing cannot be kept (a transfer coding other than chunked, another
+            version of HTTP).
     """
+    if version not in _VERSIONS:
+        raise RefusalError("upstream_reset", "The upstream's answer is in another version of HTTP.")
     forward: Headers = []
     content_length: int | None = None
-    chunked = event_stream = False
+    chunked = event_stream = proxy_close = False
     content_encoding = ""
     connection: set[bytes] | None = None
     timeout_s: float | None = None
@@ -365,6 +370,8 @@ def read_response_head(status: int, version: str, reason: bytes, headers: Header
             connection = (connection or set()) | _tokens(pair[1])
         elif name == b"keep-alive":
             timeout_s = _keep_alive_timeout_s(pair[1])
+        elif name == b"proxy-connection":  # means nothing (RFC 9112 C.2.2), but llhttp reads no further behind a close
+            proxy_close = b"close" in _tokens(pair[1])
     keep_alive = version == "1.1"
     if connection is not None:
         keep_alive = b"close" not in connection and (keep_alive or b"keep-alive" in connection)
@@ -379,7 +386,10 @@ def read_response_head(status: int, version: str, reason: bytes, headers: Header
         content_length=content_length,
         chunked=chunked,
         bodyless=bodyless,
-        keep_alive=keep_alive and (bodyless or chunked or content_length is not None),
+        # HTTP/1.0 has no chunks: a server that sends some is read, and its connection not trusted (RFC 9112 6.1).
+        keep_alive=keep_alive
+        and not (proxy_close or (chunked and version == "1.0"))
+        and (bodyless or chunked or content_length is not None),
         keep_alive_timeout_s=timeout_s,
         event_stream=event_stream,
         content_encoding="" if content_encoding == "identity" else content_encoding,

@@ -16,6 +16,11 @@ def rss_kib(pid: int) -> int:
     )
 
 
+def descriptors(pid: int) -> set[int]:
+    """Numbers of the open files and sockets."""
+    return {int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()}
+
+
 def descendants(pid: int) -> list[int]:
     """Children of `pid` and their children, in the order in which they were made."""
     found = []

@@ -1,4 +1,7 @@
-"""The client's side on real sockets: what is a request, in which order answers leave, and how a connection ends."""
+"""The client's side on real sockets: in which order answers leave, and how a connection ends.
+
+What is a request, and which requests it is, stands in tests/conformance.
+"""
 
 import asyncio
 
@@ -40,84 +43,6 @@ def malformed(answer: Message, status: int = 400, error_type: bytes = b"malforme
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------
-
-SMUGGLING = {
-    "no Host": b"GET / HTTP/1.1\r\n\r\n",
-    "two Hosts": b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-    "the same Host twice": b"GET / HTTP/1.1\r\nHost: a\r\nhost: a\r\n\r\n",
-    "a Host with a path": b"GET / HTTP/1.1\r\nHost: a/?x#\r\n\r\n",
-    "a Host with a space": b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
-    "a Host with user information": b"GET / HTTP/1.1\r\nHost: u@a\r\n\r\n",
-    "a fragment": b"GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n",
-    "a relative target": b"GET a HTTP/1.1\r\nHost: a\r\n\r\n",
-    "another scheme": b"GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
-    "CONNECT": b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n",
-    "TRACE": b"TRACE / HTTP/1.1\r\nHost: a\r\n\r\n",
-    "an asterisk for GET": b"GET * HTTP/1.1\r\nHost: a\r\n\r\n",
-    "an unknown method": b"G3T / HTTP/1.1\r\nHost: a\r\n\r\n",
-    "two spaces": b"GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
-    "a tab": b"GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n",
-    "HTTP/0.9": b"GET /\r\n\r\n",
-    "no version number": b"GET / HTTP/\r\nHost: a\r\n\r\n",
-    "a version of three parts": b"GET / HTTP/1.1.1\r\nHost: a\r\n\r\n",
-    "a space before the colon": b"GET / HTTP/1.1\r\nHost : a\r\n\r\n",
-    "a header without a colon": b"GET / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n",
-    "an empty header name": b"GET / HTTP/1.1\r\nHost: a\r\n: x\r\n\r\n",
-    "obs-fold": b"GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n",
-    "a fold before the first header": b"GET / HTTP/1.1\r\n Host: a\r\n\r\n",
-    "bare LF in the head": b"GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n",
-    "bare LF everywhere": b"GET / HTTP/1.1\nHost: a\n\n",
-    "bare CR": b"GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n",
-    "NUL": b"GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n",
-    "NUL in the target": b"GET /\0 HTTP/1.1\r\nHost: a\r\n\r\n",
-    "CL and TE": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "TE and CL": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
-    "two lengths": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
-    "the same length twice": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
-    "a list of lengths": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\n",
-    "a signed length": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\n",
-    "a negative length": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
-    "a hex length": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x5\r\n\r\n",
-    "a length with an underscore": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1_0\r\n\r\n",
-    "an empty length": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n",
-    "a length beyond 64 bits": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n",
-    "another coding before chunked": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-    "another coding after chunked": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, gzip\r\n\r\n",
-    "chunked twice": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
-    "two codings": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "identity": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n",
-    "an unknown coding": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n",
-    "a quoted coding": b'POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: "chunked"\r\n\r\n',
-    "an empty coding": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n\r\n",
-    "a vertical tab before the coding": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \x0bchunked\r\n\r\n",
-    "chunked in HTTP/1.0": b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "Transfer_Encoding": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer_Encoding: chunked\r\nContent-Length: 5\r\n\r\n",
-    "Content_Length": b"POST / HTTP/1.1\r\nHost: a\r\nContent_Length: 5\r\n\r\n",
-    "an unknown expectation": b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 200-ok\r\nContent-Length: 5\r\n\r\n",
-    "a TLS hello": b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03\r\n\r\n",
-}
-
-
-@pytest.mark.parametrize("pieces", [1, 7])
-@pytest.mark.parametrize("case", SMUGGLING)
-async def test_what_two_implementations_could_read_differently_is_refused(case: str, pieces: int):
-    """400 with envelope, the connection ends, nothing that follows is read, no upstream is asked, no exchange is made."""
-    data = SMUGGLING[case] + b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
-    async with Provider(echo) as provider, relay(provider.url) as served:
-        client = await served.connect()
-        step = -(-len(data) // pieces)
-        for at in range(0, len(data), step):
-            try:
-                await client.send(data[at : at + step])
-            except ConnectionError:
-                break
-            await asyncio.sleep(0)
-        malformed(await client.message())
-        await client.end()
-        assert bytes(client.received).count(b"HTTP/1.1 ") == 1
-        assert provider.links == []
-        assert served.worker.connections_malformed == 1
-        await served.records(0)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import asyncio
 import gzip
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import pytest
@@ -291,18 +291,36 @@ async def test_invariant_1_facts_and_bytes_do_not_depend_on_segments(
 # -- invariant 2 ------------------------------------------------------------------------------------------------------
 
 _SSE_BODY = sse(CHUNK, STOP, b"[DONE]")
+
+
+class Template(NamedTuple):
+    """An upstream's whole answer, the body that the client gets of it, and the method that it answers."""
+
+    answer: bytes
+    body: bytes
+    method: bytes = b"POST"
+
+
+_GZIP = gzip.compress(b"".join(_SSE_BODY), mtime=0)
+_DOCUMENT = b'{"choices":[{"index":0}]}'
 TEMPLATES = {
-    "chunked stream": (chunked(_SSE_BODY, EVENT_STREAM), b"".join(_SSE_BODY)),
-    "fixed document": (ok(b'{"choices":[{"index":0}]}'), b'{"choices":[{"index":0}]}'),
-    "close-delimited stream": (
-        b"HTTP/1.1 200 OK\r\n" + EVENT_STREAM + b"\r\n\r\n" + b"".join(_SSE_BODY),
-        b"".join(_SSE_BODY),
+    "chunked stream": Template(chunked(_SSE_BODY, EVENT_STREAM), b"".join(_SSE_BODY)),
+    "fixed document": Template(ok(_DOCUMENT), _DOCUMENT),
+    "close-delimited stream": Template(
+        b"HTTP/1.1 200 OK\r\n" + EVENT_STREAM + b"\r\n\r\n" + b"".join(_SSE_BODY), b"".join(_SSE_BODY)
     ),
-    "chunked gzip stream": (
-        chunked([gzip.compress(b"".join(_SSE_BODY), mtime=0)], EVENT_STREAM, b"Content-Encoding: gzip"),
-        gzip.compress(b"".join(_SSE_BODY), mtime=0),
+    "chunked gzip stream": Template(chunked([_GZIP], EVENT_STREAM, b"Content-Encoding: gzip"), _GZIP),
+    "document after an interim answer": Template(
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + ok(_DOCUMENT), _DOCUMENT
     ),
+    "204": Template(b"HTTP/1.1 204 No Content\r\nX-Request-Id: r\r\n\r\n", b""),
+    "answer to HEAD": Template(ok(_DOCUMENT).removesuffix(_DOCUMENT), b"", b"HEAD"),
 }
+
+
+def _final(raw: bytes) -> bytes:
+    """A response from its final head on."""
+    return raw.partition(b"\r\n\r\n")[2] if raw.startswith(b"HTTP/1.1 103") else raw
 
 
 def _body_so_far(raw: bytes) -> bytes:
@@ -328,8 +346,9 @@ def _body_so_far(raw: bytes) -> bytes:
 @pytest.mark.parametrize("template", TEMPLATES)
 async def test_invariant_2_a_broken_upstream_never_looks_complete(template: str, version: bytes, how: str):
     """A response cut at every byte: the client gets a prefix and no clean end; the record and the pool know."""
-    answer, body = TEMPLATES[template]
-    head_bytes = answer.index(b"\r\n\r\n") + 4
+    answer, body, method = TEMPLATES[template]
+    to_head = method == b"HEAD"
+    head_bytes = len(answer) - len(_final(answer)) + _final(answer).index(b"\r\n\r\n") + 4
 
     async def script(link: Link) -> None:
         request = await link.request()
@@ -344,11 +363,18 @@ async def test_invariant_2_a_broken_upstream_never_looks_complete(template: str,
 
     async def cut(served: Served, at: int) -> None:
         client = await served.connect()
-        await client.send(chat(STREAMED, b"x-cut: %d" % at, b"x-lengthwise-app: %d" % at, version=version))
-        await client.until(lambda: client.closed.is_set() or read_message(client.received) is not None)
+        marks = (b"x-cut: %d" % at, b"x-lengthwise-app: %d" % at)
+        if to_head:
+            lines = b"\r\n".join((b"HEAD / HTTP/%b" % version, b"Host: a", *marks))
+            await client.send(lines + b"\r\n\r\n")
+        else:
+            await client.send(chat(STREAMED, *marks, version=version))
+        await client.until(
+            lambda: client.closed.is_set() or read_message(_final(client.received), bodyless=to_head) is not None
+        )
         if version == b"1.0":
             await client.end()
-        raw, ended = bytes(client.received), client.ended
+        raw, ended = _final(bytes(client.received)), client.ended
         start = raw.split(b"\r\n", 1)[0]
         if start == b"HTTP/1.1 502 Bad Gateway":
             assert at < head_bytes or how == "reset"
@@ -356,7 +382,7 @@ async def test_invariant_2_a_broken_upstream_never_looks_complete(template: str,
             ends[at] = "refused"
             return
         assert body.startswith(_body_so_far(raw))
-        whole = read_message(raw, ended=ended == "fin") is not None
+        whole = read_message(raw, bodyless=to_head, ended=ended == "fin") is not None
         ends[at] = "whole" if whole else "broken"
         if how == "fin":
             assert ID.search(raw)
@@ -389,7 +415,7 @@ async def test_invariant_2_a_broken_upstream_never_looks_complete(template: str,
 @pytest.mark.parametrize("template", TEMPLATES)
 async def test_the_same_answers_uncut_are_complete(template: str, version: bytes):
     """The other half of invariant 2: a whole answer ends cleanly."""
-    answer, body = TEMPLATES[template]
+    answer, body, method = TEMPLATES[template]
 
     async def script(link: Link) -> None:
         await link.request()
@@ -398,10 +424,14 @@ async def test_the_same_answers_uncut_are_complete(template: str, version: bytes
 
     async with Provider(script) as provider, relay(provider.url) as served:
         client = await served.connect()
-        await client.send(chat(STREAMED, version=version))
+        asked = chat(STREAMED, version=version) if method == b"POST" else b"HEAD / HTTP/%b\r\nHost: a\r\n\r\n" % version
+        await client.send(asked)
         if version == b"1.0":
             assert await client.end() == "fin"
-        assert (await client.message()).body == body
+        message = await client.message(bodyless=method == b"HEAD")
+        if message.status == 103:
+            message = await client.message()
+        assert message.body == body
         assert (await served.record()).end is End.COMPLETE
 
 

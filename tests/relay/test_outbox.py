@@ -5,75 +5,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 
-from proxy.record import ExchangeRecord, from_line
 from proxy.relay import outbox as module
 from proxy.relay.outbox import Outbox
+from tests.support.intake import Intake
 from tests.support.provider import PATIENCE_S
 from tests.support.records import make_record
 
 HELLO = {"worker": 3, "pid": 77}
-
-
-class Recorder:
-    """The recorder's end: keeps every line; acknowledges when the test says so."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.lines: list[dict[str, Any]] = []
-        self.connections = 0
-        self._changed = asyncio.Event()
-        self._writer: asyncio.StreamWriter | None = None
-        self._reader: asyncio.StreamReader | None = None
-        self.reading = asyncio.Event()
-        self.reading.set()
-
-    async def start(self) -> None:
-        """Listen."""
-        self._server = await asyncio.start_unix_server(self._serve, self.path)
-
-    async def stop(self) -> None:
-        """Die: the connection and the socket's file are gone."""
-        self._server.close()
-        if self._writer is not None:
-            self._writer.transport.abort()
-        self.path.unlink(missing_ok=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writer = writer
-        self.connections += 1
-        self._changed.set()
-        try:
-            while await self.reading.wait() and (line := await reader.readline()):
-                self.lines.append(orjson.loads(line))
-                self._changed.set()
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        writer.close()
-
-    def say(self, message: dict[str, Any]) -> None:
-        """One line to the worker."""
-        assert self._writer is not None
-        self._writer.write(orjson.dumps(message) + b"\n")
-
-    async def until(self, holds: Any) -> None:
-        """Wait until something holds."""
-        async with asyncio.timeout(PATIENCE_S):
-            while not holds():
-                self._changed.clear()
-                await self._changed.wait()
-
-    @property
-    def numbers(self) -> list[int]:
-        """Numbers of the records that came."""
-        return [line["seq"] for line in self.lines if "seq" in line]
-
-    @property
-    def records(self) -> list[ExchangeRecord]:
-        """The records that came."""
-        return [from_line(line["record"]) for line in self.lines if "seq" in line]
 
 
 async def settle(holds: Any) -> None:
@@ -84,16 +24,16 @@ async def settle(holds: Any) -> None:
 
 
 @pytest.fixture
-async def recorder(tmp_path: Path) -> AsyncIterator[Recorder]:
+async def recorder(tmp_path: Path) -> AsyncIterator[Intake]:
     """A recorder that listens."""
-    one = Recorder(tmp_path / "intake")
+    one = Intake(tmp_path / "intake")
     await one.start()
     yield one
     await one.stop()
 
 
 @pytest.fixture
-async def outbox(recorder: Recorder) -> AsyncIterator[Outbox]:
+async def outbox(recorder: Intake) -> AsyncIterator[Outbox]:
     """A worker's outbox, connected."""
     one = Outbox(str(recorder.path), lambda: HELLO, lambda: {"exchanges": 5})
     one.tick()
@@ -105,7 +45,7 @@ async def outbox(recorder: Recorder) -> AsyncIterator[Outbox]:
     await settle(lambda: one._transport is None)
 
 
-async def test_records_are_numbered_from_one_and_arrive_whole(recorder: Recorder, outbox: Outbox):
+async def test_records_are_numbered_from_one_and_arrive_whole(recorder: Intake, outbox: Outbox):
     """Greeting first, then each record under its number, the same record at the other end."""
     sent = [make_record(id=f"{number:024x}") for number in range(5)]
     for record in sent:
@@ -119,7 +59,7 @@ async def test_records_are_numbered_from_one_and_arrive_whole(recorder: Recorder
 
 @pytest.mark.parametrize(("method", "texts"), [("\ud800", None), ("m", ["\ud800"]), (object(), None)])
 async def test_a_record_that_cannot_be_encoded_costs_itself_only(
-    recorder: Recorder, outbox: Outbox, method: Any, texts: list[str] | None
+    recorder: Intake, outbox: Outbox, method: Any, texts: list[str] | None
 ):
     """It is counted; those before and after it arrive, and no number is left out."""
     sent = [make_record(id=f"{number:024x}") for number in range(2)]
@@ -132,7 +72,7 @@ async def test_a_record_that_cannot_be_encoded_costs_itself_only(
     assert (outbox.records_dropped, outbox.unacknowledged) == (1, 2)
 
 
-async def test_an_acknowledgement_covers_all_up_to_its_number(recorder: Recorder, outbox: Outbox):
+async def test_an_acknowledgement_covers_all_up_to_its_number(recorder: Intake, outbox: Outbox):
     """In pieces, several at once, or older than one before."""
     for _ in range(5):
         outbox.put(make_record())
@@ -147,7 +87,7 @@ async def test_an_acknowledgement_covers_all_up_to_its_number(recorder: Recorder
     assert outbox.records_dropped == 0
 
 
-async def test_what_a_dead_recorder_had_not_acknowledged_is_dropped(recorder: Recorder, outbox: Outbox):
+async def test_what_a_dead_recorder_had_not_acknowledged_is_dropped(recorder: Intake, outbox: Outbox):
     """Counted once, never sent again; the next recorder gets what comes later, under later numbers."""
     for _ in range(5):
         outbox.put(make_record())
@@ -179,7 +119,7 @@ async def test_what_waits_for_a_recorder_that_is_away_is_bounded(tmp_path: Path,
     for number in range(25):
         outbox.put(make_record(id=f"{number:024x}"))
     assert outbox.records_dropped == 15
-    recorder = Recorder(tmp_path / "nobody")
+    recorder = Intake(tmp_path / "nobody")
     await recorder.start()
     outbox.tick()
     await recorder.until(lambda: len(recorder.numbers) == 10)
@@ -195,7 +135,7 @@ async def test_what_waits_for_a_recorder_that_is_away_is_bounded(tmp_path: Path,
     await recorder.stop()
 
 
-async def test_a_recorder_that_hangs_costs_a_bounded_amount(recorder: Recorder, outbox: Outbox):
+async def test_a_recorder_that_hangs_costs_a_bounded_amount(recorder: Intake, outbox: Outbox):
     """It is connected and does not read: records stop at their bound, totals at theirs."""
     await recorder.until(lambda: recorder.lines)
     recorder.reading.clear()
@@ -212,7 +152,7 @@ async def test_a_recorder_that_hangs_costs_a_bounded_amount(recorder: Recorder, 
     await recorder.until(lambda: len(recorder.numbers) == 8192)
 
 
-async def test_closing_sends_the_rest_and_waits_for_its_acknowledgement(recorder: Recorder, outbox: Outbox):
+async def test_closing_sends_the_rest_and_waits_for_its_acknowledgement(recorder: Intake, outbox: Outbox):
     """A worker that drains loses nothing to a recorder that is there."""
     outbox.put(make_record())
     outbox.put(make_record())
@@ -227,7 +167,7 @@ async def test_closing_sends_the_rest_and_waits_for_its_acknowledgement(recorder
     assert outbox.records_dropped == 0
 
 
-async def test_closing_counts_what_was_not_acknowledged_in_time(recorder: Recorder, outbox: Outbox):
+async def test_closing_counts_what_was_not_acknowledged_in_time(recorder: Intake, outbox: Outbox):
     """The last totals say what may be lost, once."""
     outbox.put(make_record())
     await outbox.close(0.01)
@@ -237,7 +177,7 @@ async def test_closing_counts_what_was_not_acknowledged_in_time(recorder: Record
     assert outbox.records_dropped == 1
 
 
-async def test_closing_does_not_wait_for_a_recorder_that_dies_meanwhile(recorder: Recorder, outbox: Outbox):
+async def test_closing_does_not_wait_for_a_recorder_that_dies_meanwhile(recorder: Intake, outbox: Outbox):
     """Its end settles the matter."""
     outbox.put(make_record())
     closing = asyncio.create_task(outbox.close(1000))
@@ -255,7 +195,7 @@ async def test_closing_without_a_recorder_counts_everything(tmp_path: Path):
     assert outbox.records_dropped == 1
 
 
-async def test_other_messages_reach_whoever_listens(recorder: Recorder, outbox: Outbox):
+async def test_other_messages_reach_whoever_listens(recorder: Intake, outbox: Outbox):
     """Live state and acknowledgements share the connection."""
     heard: list[dict[str, Any]] = []
     outbox.on_message = heard.append
@@ -265,7 +205,7 @@ async def test_other_messages_reach_whoever_listens(recorder: Recorder, outbox: 
     assert heard == [{"laws": {"m": 1}}]
 
 
-async def test_a_recorder_that_talks_nonsense_is_one_that_died(recorder: Recorder, outbox: Outbox, caplog: Any):
+async def test_a_recorder_that_talks_nonsense_is_one_that_died(recorder: Intake, outbox: Outbox, caplog: Any):
     """The connection ends, unacknowledged records are counted, the next attempt is a new one."""
     outbox.put(make_record())
     await recorder.until(lambda: recorder.numbers)
@@ -277,7 +217,7 @@ async def test_a_recorder_that_talks_nonsense_is_one_that_died(recorder: Recorde
     await recorder.until(lambda: recorder.connections == 2)
 
 
-async def test_texts_go_beside_the_record_and_no_further(recorder: Recorder, outbox: Outbox):
+async def test_texts_go_beside_the_record_and_no_further(recorder: Intake, outbox: Outbox):
     """Where something is to be counted; an empty list says that it must be counted without."""
     for texts in (None, [], ["a", "é\n"]):
         outbox.put(make_record(), texts)
@@ -286,7 +226,7 @@ async def test_texts_go_beside_the_record_and_no_further(recorder: Recorder, out
     assert recorder.records == [make_record()] * 3
 
 
-async def test_texts_that_wait_are_bounded(recorder: Recorder, outbox: Outbox, monkeypatch: pytest.MonkeyPatch):
+async def test_texts_that_wait_are_bounded(recorder: Intake, outbox: Outbox, monkeypatch: pytest.MonkeyPatch):
     """The records go on without them: while too much text waits for the next flush, and while the recorder does not read."""
     monkeypatch.setattr(module, "_HELD_TEXT", 10)
     await recorder.until(lambda: recorder.lines)
@@ -309,10 +249,10 @@ async def test_texts_that_wait_are_bounded(recorder: Recorder, outbox: Outbox, m
 
 
 async def test_records_move_to_another_recorder_once_the_first_has_acknowledged(
-    recorder: Recorder, outbox: Outbox, tmp_path: Path
+    recorder: Intake, outbox: Outbox, tmp_path: Path
 ):
     """What was sent is acknowledged where it was sent, what came later arrives at the next: none twice, none dropped."""
-    following = Recorder(tmp_path / "next")
+    following = Intake(tmp_path / "next")
     await following.start()
     outbox.put(make_record(id="first"))
     await settle(lambda: len(recorder.records) == 1)
@@ -330,9 +270,9 @@ async def test_records_move_to_another_recorder_once_the_first_has_acknowledged(
     await following.stop()
 
 
-async def test_closing_waits_for_a_move(recorder: Recorder, outbox: Outbox, tmp_path: Path):
+async def test_closing_waits_for_a_move(recorder: Intake, outbox: Outbox, tmp_path: Path):
     """A worker that had nothing left to do when it was told still hands over its last record to the next recorder."""
-    following = Recorder(tmp_path / "next")
+    following = Intake(tmp_path / "next")
     await following.start()
     outbox.put(make_record(id="first"))
     await settle(lambda: len(recorder.records) == 1)
@@ -347,7 +287,7 @@ async def test_closing_waits_for_a_move(recorder: Recorder, outbox: Outbox, tmp_
     await following.stop()
 
 
-async def test_closing_does_not_wait_for_a_move_that_never_comes(recorder: Recorder, outbox: Outbox):
+async def test_closing_does_not_wait_for_a_move_that_never_comes(recorder: Intake, outbox: Outbox):
     """A recorder that acknowledges nothing any more: what it has, and what waits for the next, is dropped and counted."""
     outbox.put(make_record(id="first"))
     await settle(lambda: len(recorder.records) == 1)

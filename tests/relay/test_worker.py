@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import socket
 import ssl
 import subprocess
@@ -168,6 +169,18 @@ async def test_drain_of_an_idle_worker_is_over_at_once():
         await served.worker.drain(None)
         assert await client.end() == "fin"
         await provider.links[0].end()
+
+
+async def test_no_chunk_waits_for_the_acknowledgement_of_another():
+    """Nagle's algorithm is off on both sides, however the listening socket was made: with it a chunk waits 40 ms."""
+    async with Provider(silent) as provider, relay(provider.url) as served:
+        client = await served.connect()
+        await client.send(GET)
+        await (await provider.link(0)).head()
+        (inner,) = served.worker.clients
+        (outer,) = served.worker.pools[0]._connections
+        for transport in (inner._transport, outer.transport):
+            assert transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 async def test_totals_count_what_began_runs_and_was_no_request():
@@ -379,3 +392,44 @@ async def test_a_worker_process_serves_reloads_and_leaves(how: str, tmp_path: Pa
         writer.close()
         assert await worker.left() == 0
         assert "Traceback" not in worker.said
+
+
+@pytest.mark.parametrize("end", ["whole", "left", "broken", "kept"])
+async def test_a_connection_that_ended_leaves_nothing_to_collect(end: str):
+    """Collections are rare in a worker: what waits for one, of each connection, is memory that grows."""
+
+    async def script(link: Link) -> None:
+        while True:
+            await link.request()
+            await link.send(START + (b"0\r\n\r\n" if end in {"whole", "kept"} else b""))
+            if end == "left":
+                await link.closed.wait()
+            if end != "kept":
+                await link.fin()
+                return
+
+    async with Provider(script) as provider, relay(provider.url) as served:
+        gc.collect()
+        gc.disable()
+        try:
+            for number in range(3):
+                client = await served.connect()
+                await client.send(GET)
+                await client.has(b"hello")
+                await client.close()
+                await served.records(number + 1)
+                await served.settled()
+            await served.worker.drain(0)
+            async with asyncio.timeout(PATIENCE_S):
+                while any(pool._connections for pool in served.worker.pools):
+                    await asyncio.sleep(0)
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+            ours = [
+                type(each).__name__ for each in gc.garbage if type(each).__module__.startswith(("proxy", "httptools"))
+            ]
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+        assert ours == []

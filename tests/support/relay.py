@@ -121,6 +121,7 @@ async def relay(
     *upstreams: str | dict[str, Any],
     policy: Sequence[dict[str, Any]] = (),
     tls: dict[str, Any] | None = None,
+    outbox: Collecting | None = None,
     **changes: Any,
 ) -> AsyncIterator[Served]:
     """A worker in front of these upstreams (URLs, or entries of the settings); `changes` are sections of the settings."""
@@ -131,7 +132,7 @@ async def relay(
     settings = from_json(orjson.dumps({"upstreams": entries, "policies": None, "listen_tls": tls} | changes))
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     address = listener.getsockname()
-    outbox = Collecting()
+    outbox = outbox or Collecting()
     worker = Worker(settings, rules.parse({"version": 1, "rules": list(policy)}), outbox)
     await worker.listen(listener)
     served = Served(worker, outbox, address)

@@ -128,8 +128,9 @@ def test_who_keeps_the_connection(version: str, connection: list[bytes], kept: b
     ],
 )
 def test_an_upgrade_is_asked_for_by_both_headers(headers: Headers, upgrade: bytes | None):
-    """RFC 9110 7.8: Upgrade alone means nothing."""
+    """RFC 9110 7.8: Upgrade alone means nothing, and in HTTP/1.0 neither do both."""
     assert request(*headers).upgrade == upgrade
+    assert request(*headers, version="1.0").upgrade is None
 
 
 @pytest.mark.parametrize(
@@ -349,12 +350,28 @@ def test_a_response_head_keeps_what_is_end_to_end():
         ([(b"Content-Length", b"5"), (b"Connection", b"keep-alive")], 200, "1.0", False, (False, False, True)),
         ([(b"Content-Length", b"5"), (b"Connection", b"close")], 200, "1.1", False, (False, False, False)),
         ([(b"Connection", b"keep-alive")], 200, "1.1", False, (False, True, False)),
+        (
+            [(b"Transfer-Encoding", b"chunked"), (b"Connection", b"keep-alive")],
+            200,
+            "1.0",
+            False,
+            (False, False, False),
+        ),
+        ([(b"Content-Length", b"5"), (b"Proxy-Connection", b"Close")], 200, "1.1", False, (False, False, False)),
     ],
 )
 def test_how_a_body_ends(headers: Headers, status: int, version: str, to_head: bool, expected: tuple[bool, bool, bool]):
     """(bodyless, close-delimited, keep-alive): RFC 9112 6.3."""
     head = response(*headers, status=status, version=version, to_head=to_head)
     assert (head.bodyless, head.close_delimited, head.keep_alive) == expected
+
+
+@pytest.mark.parametrize("version", ["2.0", "0.9"])
+def test_a_response_in_another_version_cannot_be_kept(version: str):
+    """Nobody knows how it is framed."""
+    with pytest.raises(RefusalError) as caught:
+        response(version=version)
+    assert caught.value.error_type == "upstream_reset"
 
 
 @pytest.mark.parametrize("value", [b"gzip, chunked", b"gzip", b"identity", b""])
