@@ -107,6 +107,8 @@ KEYS = [
     Bypass(9, "another case of the object", AMBIGUOUS, _raw('"Options":{"num_predict":99999}')),
     Bypass(9, "another case of an object in an object", AMBIGUOUS, _raw('"extra_body":{"Options":{"num_predict":99999}}')),
     Bypass(9, "another case, two objects deep", AMBIGUOUS, _raw('"extra_body":{"options":{"numPredict":99999}}')),
+    Bypass(9, "an object twice in an object", AMBIGUOUS, _raw('"extra_body":{"options":{"num_predict":99999},"options":{}}')),
+    Bypass(9, "an object twice in an object, in another case inside", AMBIGUOUS, _raw('"extra_body":{"options":{"Num_Predict":99999},"options":{}}')),
     Bypass(9, "the object with the large limit first", AMBIGUOUS, _raw('"Options":{"num_predict":99999},"options":{}')),
     Bypass(9, "the member of another object's style", AMBIGUOUS, _raw('"generationConfig":{"max_output_tokens":99999}')),
     Bypass(9, "a list of objects, which no server reads", CAPPED, _raw('"options":[{"num_predict":99999}]')),
