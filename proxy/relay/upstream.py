@@ -156,7 +156,7 @@ class Upstream(asyncio.Protocol):
         if self._head is not None:
             head, self._head = self._head, None
             self.response = head
-            if switched_at >= 0:
+            if head.status == 101:  # one behind a whole answer is a second answer, and nobody's
                 exchange.switched(head, data[switched_at:])
                 return
             exchange.response_head(head, at_ns)

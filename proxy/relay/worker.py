@@ -36,7 +36,7 @@ _TICK_S = 0.25
 """Timeouts are looked at so often: one timer for all connections, so that a chunk costs none."""
 _OUTDATED_NS = 30_000_000_000
 """A law that was not repeated for so long is no law."""
-_LINGER_NS = 2_000_000_000
+_LINGER_NS = 5_000_000_000
 _BACKLOG = 1024
 _OUTBOX_CLOSE_S = 1.0
 

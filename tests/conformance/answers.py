@@ -117,6 +117,8 @@ ANSWERS: tuple[Answer, ...] = (
         ("a letter", _HELLO + b"x", whole(), False),
         ("a line end", _HELLO + b"\r\n", whole(), True),
         ("another answer", _HELLO + _ok(_FIVE, body=b"EVIL!"), whole(), False),
+        ("another protocol", _HELLO + _ok(b"Connection: upgrade", b"Upgrade: websocket",
+                                          status=b"HTTP/1.1 101 Switching Protocols"), whole(), False),
         ("another answer behind chunks", _chunks(b"5\r\nhello\r\n0\r\n\r\n") + _ok(_FIVE, body=b"EVIL!"), whole(), False),
         ("a body of 204", _ok(status=b"HTTP/1.1 204 No Content", body=b"EVIL!"), whole(b"", status=204), False),
         ("a body of 304", _ok(status=b"HTTP/1.1 304 Not Modified", body=b"EVIL!"), whole(b"", status=304), False),

@@ -6,16 +6,15 @@ Inputs are bodies in one or two codings, damaged: bytes flipped, pieces cut out,
 its text. A finding prints the seed and the bytes, and exits 1.
 """
 
-import argparse
 import random
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from proxy.wire.coding import decoder
 from tests.support.encodings import PACK
+from tests.support.fuzzing import run
 from tests.support.sse import cut_at, one_by_one
 
 WORDS = [b"data: ", b'{"choices":[{"delta":{"content":"', b'"}}]}', b"\n\n", b"\0" * 50, b"token"]
@@ -66,8 +65,17 @@ def decoded(coding: str, reads: list[bytes], limit: int) -> tuple[bytes, bool, b
     return output, before, content.failed
 
 
-def check(names: list[str], plain: bytes, body: bytes, chance: random.Random) -> None:
+def make(chance: random.Random) -> tuple[list[str], bytes, bytes]:
+    """Codings, a text, and the body that it is in them, mostly damaged."""
+    names = [chance.choice(list(PACK)) for _ in range(chance.choice([1, 1, 2]))]
+    plain = text(chance)
+    body = packed(chance, names, plain)
+    return names, plain, damaged(chance, body) if chance.randrange(8) else body
+
+
+def check(made: tuple[list[str], bytes, bytes], chance: random.Random) -> None:
     """Assert the invariant for one body."""
+    names, plain, body = made
     coding = ", ".join(names)
     limit = chance.choice([1 << 24, chance.randrange(1, len(plain) + 2)])
     whole = decoded(coding, [packed(chance, names, plain)], 1 << 24)
@@ -80,28 +88,5 @@ def check(names: list[str], plain: bytes, body: bytes, chance: random.Random) ->
         assert decoded(coding, one_by_one(body), limit) == found
 
 
-def main() -> int:
-    """Run for the given time; 1 at the first finding."""
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--seconds", type=float, default=60)
-    options.add_argument("--seed", type=int, default=0)
-    given = options.parse_args()
-    until, seed = time.monotonic() + given.seconds, given.seed
-    while time.monotonic() < until:
-        chance = random.Random(seed)
-        names = [chance.choice(list(PACK)) for _ in range(chance.choice([1, 1, 2]))]
-        plain = text(chance)
-        body = packed(chance, names, plain)
-        body = damaged(chance, body) if chance.randrange(8) else body
-        try:
-            check(names, plain, body, chance)
-        except Exception as error:  # noqa: BLE001 -- every kind of failure is a finding
-            print(f"seed {seed} {names}: {error!r}\n{body[:2000]!r}")
-            return 1
-        seed += 1
-    print(f"{seed - given.seed} bodies, no finding")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(__doc__.splitlines()[0], make, check))

@@ -6,10 +6,8 @@ Inputs are the golden streams, damaged: bytes flipped, pieces cut out, doubled, 
 finding prints the seed and the bytes, and exits 1.
 """
 
-import argparse
 import random
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -19,6 +17,7 @@ from proxy.wire.dialects import DIALECTS
 from proxy.wire.dialects.base import Dialect
 from proxy.wire.sse import UsageCutter
 from tests.support.answers import golden, without_stamps
+from tests.support.fuzzing import run
 from tests.support.sse import blocks, cut_at
 
 SEEDS = [answer.body for each in DIALECTS for answer in golden(each.name, "sse") if len(answer.body) < 10_000]
@@ -87,25 +86,5 @@ def check(stream: bytes, chance: random.Random) -> None:
         assert passed[0] == b"".join(kept)
 
 
-def main() -> int:
-    """Run for the given time; 1 at the first finding."""
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--seconds", type=float, default=60)
-    options.add_argument("--seed", type=int, default=0)
-    given = options.parse_args()
-    until, seed = time.monotonic() + given.seconds, given.seed
-    while time.monotonic() < until:
-        chance = random.Random(seed)
-        stream = damaged(chance)
-        try:
-            check(stream, chance)
-        except Exception as error:  # noqa: BLE001 -- every kind of failure is a finding
-            print(f"seed {seed}: {error!r}\n{stream!r}")
-            return 1
-        seed += 1
-    print(f"{seed - given.seed} streams, no finding")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(__doc__.splitlines()[0], damaged, check))

@@ -2,7 +2,9 @@
 
 import asyncio
 import gzip
-from itertools import pairwise
+from collections.abc import Callable
+from itertools import pairwise, permutations
+from time import monotonic_ns
 from typing import Any, NamedTuple
 
 import orjson
@@ -10,8 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from proxy.errors import RefusalError
+from proxy.observe.observer import Observer
 from proxy.record import Action, End, ExchangeRecord
 from proxy.relay import exchange
+from proxy.relay.client import Client
 from proxy.relay.exchange import Exchange
 from proxy.relay.pool import Pool
 from proxy.relay.upstream import Upstream
@@ -1428,6 +1433,68 @@ async def test_invariant_6_a_body_that_a_rule_cannot_judge_passes_only_where_non
         assert provider.links == []
         assert (await served.ask(post(b"/v1/chat/completions", body))).status == 200
         assert provider.links[0].received.endswith(b"\r\n\r\n" + body)
+
+
+ENDS: dict[str, Callable[[Exchange], None]] = {
+    "the client leaves": Exchange.client_left,
+    "the upstream is lost": lambda one: one.upstream_lost(monotonic_ns()),
+    "the answer cannot be understood": lambda one: one.upstream_failed(
+        RefusalError("upstream_reset", ""), monotonic_ns()
+    ),
+    "time is up": lambda one: one.deadline(monotonic_ns()),
+    "the worker leaves": lambda one: one.abort("drain"),
+    "it is refused": lambda one: one.refuse(RefusalError("overloaded", "")),
+}
+
+
+@pytest.mark.parametrize("begun", [True, False])
+@pytest.mark.parametrize(("first", "second"), list(permutations(ENDS, 2)))
+async def test_invariant_5_two_ends_make_one_record(first: str, second: str, begun: bool):
+    """Whichever comes first counts; what comes behind it finds nothing to do."""
+
+    async def script(link: Link) -> None:
+        await link.request()
+        if begun:
+            await link.send(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf")
+
+    async with Provider(script) as provider, relay(provider.url) as served:
+        client = await served.connect()
+        await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        await (await provider.link(0)).head()
+        if begun:
+            await client.has(b"half")
+        (inner,) = served.worker.clients
+        one = inner._exchange
+        assert one is not None
+        ENDS[first](one)
+        record = await served.record()
+        ENDS[second](one)
+        await client.close()
+        await served.settled()
+        assert await served.records(1) == [record]
+        assert served.worker.exchanges_active == 0
+
+
+async def test_bytes_are_written_before_they_are_observed(monkeypatch: pytest.MonkeyPatch):
+    """Reading an event must never delay it."""
+    order: list[str] = []
+
+    def noted(owner: type, method: str) -> None:
+        proper = getattr(owner, method)
+
+        def noting(self: Any, data: bytes, *arguments: Any) -> Any:
+            if CHUNK in data:
+                order.append(method)
+            return proper(self, data, *arguments)
+
+        monkeypatch.setattr(owner, method, noting)
+
+    noted(Client, "write")
+    noted(Observer, "feed")
+    answer = chunked(sse(CHUNK, STOP, b"[DONE]"), EVENT_STREAM)
+    async with Provider(answering(answer)) as provider, relay(provider.url) as served:
+        await served.ask(chat(STREAMED))
+    assert order == ["write", "feed"]
 
 
 # -- mistakes of ours -----------------------------------------------------------------------------------------------------
