@@ -1,15 +1,19 @@
-"""One mutant: a change of one line that no test may overlook."""
+"""One mutant: a change of one place that no test may overlook."""
 
 from typing import NamedTuple
 
+__all__ = ["Mutant"]
+
 
 class Mutant(NamedTuple):
-    """A line, what a mistake would make of it, and the tests that see the mistake."""
+    """One seeded bug."""
 
-    what: str
+    name: str
+    """What it does wrong."""
     file: str
-    was: str
-    """Stands in the file exactly once."""
-    becomes: str
-    tests: str
-    """A test file that is red with the mutant and green without."""
+    """Path below the repository's root."""
+    before: str
+    """Text that is there exactly once."""
+    after: str
+    tests: tuple[str, ...]
+    """Arguments of pytest that select the tests that must fail; they pass without the change."""

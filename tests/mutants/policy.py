@@ -2,12 +2,12 @@
 
 from tests.mutants.mutant import Mutant
 
-BYPASSES = "tests/conformance/test_bypasses.py"
-TRUTH = "tests/conformance/test_truth_table.py"
-SDKS = "tests/conformance/test_sdk_requests.py"
-DECIDE = "tests/policy/test_decide.py"
-CHATS = "tests/wire/dialects/test_chat_completions.py"
-ROUTE, JUDGE = "tests/relay/test_route.py", "tests/relay/test_judge.py"
+BYPASSES = ("tests/conformance/test_bypasses.py",)
+TRUTH = ("tests/conformance/test_truth_table.py",)
+SDKS = ("tests/conformance/test_sdk_requests.py",)
+DECIDE = ("tests/policy/test_decide.py",)
+CHATS = ("tests/wire/dialects/test_chat_completions.py",)
+ROUTE, JUDGE = ("tests/relay/test_route.py",), ("tests/relay/test_judge.py",)
 
 FIELDS, BODY = "proxy/wire/dialects/limit_fields.py", "proxy/wire/dialects/request_body.py"
 DECIDING, DISARM, RULES = "proxy/policy/decide.py", "proxy/policy/disarm.py", "proxy/policy/rules.py"
@@ -56,11 +56,11 @@ MUTANTS = (
     Mutant("disarmed rules are left out of the memory", DECIDING, "origin.key, headers, disarmed)", "origin.key, headers)", DECIDE),
     Mutant("the memory does not know the hour", DECIDING, "        if clock and clock[0][1] != set(names):\n            policies.chosen.clear()\n", "", DECIDE),
     Mutant("a night belongs to the day on which it ends", DECIDING, "(day - 1) % 7 in when.days", "day in when.days", DECIDE),
-    Mutant("a broken document becomes a policy", RULES, "    if mistakes:\n        raise SettingsError(mistakes)\n", "", "tests/policy/test_rules.py"),
+    Mutant("a broken document becomes a policy", RULES, "    if mistakes:\n        raise SettingsError(mistakes)\n", "", ("tests/policy/test_rules.py",)),
     # when a rule stops
-    Mutant("a rule is disarmed at its budget", DISARM, "self._cut > self.disarm.budget", "self._cut >= self.disarm.budget", "tests/policy/test_disarm.py"),
-    Mutant("a rule is armed again at its whole budget", DISARM, "self.disarm.budget / 2", "self.disarm.budget", "tests/policy/test_disarm.py"),
-    Mutant("a broken answer is one that was not cut", DISARM, "return answer.cut_by_policy if answer.whole else None", "return answer.cut_by_policy", "tests/policy/test_disarm.py"),
+    Mutant("a rule is disarmed at its budget", DISARM, "self._cut > self.disarm.budget", "self._cut >= self.disarm.budget", ("tests/policy/test_disarm.py",)),
+    Mutant("a rule is armed again at its whole budget", DISARM, "self.disarm.budget / 2", "self.disarm.budget", ("tests/policy/test_disarm.py",)),
+    Mutant("a broken answer is one that was not cut", DISARM, "return answer.cut_by_policy if answer.whole else None", "return answer.cut_by_policy", ("tests/policy/test_disarm.py",)),
     # what is sent
     Mutant("a low limit is written anew", BODY, "not value <= most or", "True or", CHATS),
     Mutant("a limit is only lowered where it is the first", BODY, "for path, _ in facts.limits), *(", "for path, _ in facts.limits[:1]), *(", BYPASSES),

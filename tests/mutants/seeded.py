@@ -4,23 +4,9 @@ Each is a class of mistakes that gateways and proxies were reported for. `python
 of the repository; what survives is a hole in the tests, not in the product.
 """
 
-from typing import NamedTuple
+from tests.mutants.mutant import Mutant
 
-__all__ = ["MUTANTS", "Mutant"]
-
-
-class Mutant(NamedTuple):
-    """One seeded bug."""
-
-    name: str
-    """What it does wrong."""
-    file: str
-    """Path below the repository's root."""
-    before: str
-    """Text that is there exactly once."""
-    after: str
-    tests: tuple[str, ...]
-    """Arguments of pytest that select the tests that must fail; they pass without the change."""
+__all__ = ["MUTANTS"]
 
 
 EXCHANGE, CLIENT, UPSTREAM = "proxy/relay/exchange.py", "proxy/relay/client.py", "proxy/relay/upstream.py"

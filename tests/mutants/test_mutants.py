@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutants.seeded import MUTANTS, Mutant
+from tests.mutants import policy, seeded
+from tests.mutants.mutant import Mutant
 
+MUTANTS = (*seeded.MUTANTS, *policy.MUTANTS)
 ROOT = Path(__file__).resolve().parents[2]
 
 
