@@ -16,7 +16,7 @@ import numpy as np
 
 from proxy.evidence.blocks import Interval, blocks_of, exact_sum, quantile, total_interval
 from proxy.evidence.cases import cases_of, is_single
-from proxy.evidence.sources.exchanges import Exchanges, Floats, Mask
+from proxy.evidence.sources.exchanges import Exchanges, Floats, Ints, Mask
 from proxy.record import OPAQUE
 
 __all__ = ["CapOutcome", "what_if"]
@@ -53,13 +53,13 @@ class CapOutcome:
 
 def what_if(exchanges: Exchanges, caps_tokens: Sequence[int]) -> tuple[CapOutcome, ...]:
     """The outcome of each cap."""
-    rows = exchanges.take(exchanges.complete)
-    sized = is_single(rows) & ~np.isnan(rows.output_tokens)
-    judged = ~rows.dialect.among(OPAQUE)
+    rows, complete = exchanges, exchanges.complete
+    sized = complete & is_single(rows) & ~np.isnan(rows.output_tokens)
+    judged = complete & ~rows.dialect.among(OPAQUE)
     ended = cases_of(rows).ended_by_model
     timelines = _Timelines(rows)
     blocks = blocks_of(rows.started_at[sized])
-    before = quantile(rows.e2e_s, 0.95)
+    before = quantile(rows.e2e_s[complete], 0.95)
     outcomes = []
     for cap in caps_tokens:
         longer = sized & (rows.output_tokens > cap)
@@ -70,7 +70,7 @@ def what_if(exchanges: Exchanges, caps_tokens: Sequence[int]) -> tuple[CapOutcom
         outcomes.append(
             CapOutcome(
                 cap_tokens=cap,
-                complete=len(rows),
+                complete=int(complete.sum()),
                 governed=int(
                     (judged & (np.isnan(rows.forwarded_max_tokens) | (rows.forwarded_max_tokens > cap))).sum()
                 ),
@@ -81,7 +81,7 @@ def what_if(exchanges: Exchanges, caps_tokens: Sequence[int]) -> tuple[CapOutcom
                 latency_saved_s=exact_sum(known_s[timed]) if is_known else None,
                 latency_saved_ci95=total_interval(known_s[sized], blocks) if is_known else None,
                 e2e_p95_before_s=before,
-                e2e_p95_after_s=quantile(rows.e2e_s - known_s, 0.95),
+                e2e_p95_after_s=quantile((rows.e2e_s - known_s)[complete], 0.95),
             )
         )
     return tuple(outcomes)
@@ -92,24 +92,15 @@ class _Timelines:
 
     def __init__(self, rows: Exchanges) -> None:
         self._rows = rows
-        first_s, last_s, last = rows.ttft_s, rows.last_token_s, rows.decoded_tokens
-        self._has_line = (last >= 2) & ~np.isnan(last_s - first_s)
-        with_line = np.flatnonzero(self._has_line)
+        self._has_line: Mask = (rows.decoded_tokens >= 2) & ~np.isnan(rows.last_token_s - rows.ttft_s)
+        # All rows lie one behind the other on one axis, so that one search serves them all. Of long answers there are
+        # tens of millions of checkpoints: none is copied.
         points = rows.checkpoints
-        owner = np.repeat(np.arange(len(rows)), np.diff(points.starts))
-        inside = self._has_line[owner] & (points.tokens > 1) & (points.tokens < last[owner])
-        # All lines are laid one behind the other on one axis, so that one interpolation serves them all.
-        self._span = float(last[with_line].max()) + 1 if with_line.size else 1.0
-        at = np.concatenate(
-            (
-                with_line * self._span + 1,
-                owner[inside] * self._span + points.tokens[inside],
-                with_line * self._span + last[with_line],
-            )
+        self._span = 1 + max(
+            float(points.tokens.max(initial=1)), float(rows.decoded_tokens[self._has_line].max(initial=1))
         )
-        elapsed_s = np.concatenate((first_s[with_line], points.elapsed_s[inside], last_s[with_line]))
-        order = np.argsort(at, kind="stable")
-        self._at, self._elapsed_s = at[order], elapsed_s[order]
+        self._at = np.repeat(np.arange(len(rows)) * self._span, np.diff(points.starts))
+        self._at += points.tokens
 
     def after(self, cap_tokens: int, longer: Mask) -> Floats:
         """Seconds from the cap's token to the last one for the `longer` rows; NaN where unknown and for the others."""
@@ -119,8 +110,23 @@ class _Timelines:
         if lined.size:
             hidden = rows.output_tokens[lined] - rows.decoded_tokens[lined]
             position = np.clip(cap_tokens - hidden, 1, rows.decoded_tokens[lined])
-            reached_s = np.interp(lined * self._span + position, self._at, self._elapsed_s)
-            saved_s[lined] = rows.last_token_s[lined] - reached_s
+            saved_s[lined] = rows.last_token_s[lined] - self._reached_s(lined, position)
         paced = longer & ~self._has_line & ~np.isnan(rows.tpot_s)
         saved_s[paced] = rows.tpot_s[paced] * (rows.output_tokens[paced] - cap_tokens)
         return saved_s
+
+    def _reached_s(self, lined: Ints, position: Floats) -> Floats:
+        """When each of these rows was at its position: linear between the checkpoints beside it, or the first or last token."""
+        rows, points = self._rows, self._rows.checkpoints
+        last = rows.decoded_tokens[lined]
+        from_tokens, from_s = np.ones(len(lined)), rows.ttft_s[lined]
+        to_tokens, to_s = last.copy(), rows.last_token_s[lined]
+        behind = np.searchsorted(self._at, lined * self._span + position, side="right")
+        known = np.flatnonzero(behind > points.starts[lined])
+        known = known[(points.tokens[behind[known] - 1] > 1) & (points.tokens[behind[known] - 1] < last[known])]
+        from_tokens[known], from_s[known] = points.tokens[behind[known] - 1], points.elapsed_s[behind[known] - 1]
+        known = np.flatnonzero(behind < points.starts[lined + 1])
+        known = known[points.tokens[behind[known]] < last[known]]
+        to_tokens[known], to_s[known] = points.tokens[behind[known]], points.elapsed_s[behind[known]]
+        reached_s: Floats = from_s + (to_s - from_s) * (position - from_tokens) / (to_tokens - from_tokens)
+        return reached_s

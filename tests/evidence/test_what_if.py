@@ -29,6 +29,12 @@ STREAM = {"output_tokens": 201, "decoded_tokens": 201, "ttft_s": 1.0, "last_toke
         ({"checkpoints": "[[101, 2.0]]"}, 151, 1.5),  # half way from it to the last token
         ({"checkpoints": "[[64, 1.5], [128, 2.0], [192, 4.0]]"}, 160, 2.0),
         ({"checkpoints": "[[64, 1.5], [201, 5.0]]"}, 64, 3.5),  # a checkpoint at the last token is that token
+        (
+            {"checkpoints": "[[1, 0.5], [101, 2.0], [300, 9.0]]"},
+            51,
+            3.5,
+        ),  # one at the first token, or beyond the last, says nothing
+        ({"checkpoints": "[[1, 0.5], [101, 2.0], [300, 9.0]]"}, 151, 1.5),
         ({"output_tokens": 301}, 201, 2.0),  # 100 hidden tokens came first: the cap falls on the 101st that was shown
         ({"output_tokens": 301}, 50, 4.0),  # among the hidden ones: at least all that was streamed
         ({"ttft_s": None}, 101, 2.0),  # only the pace is known

@@ -17,7 +17,18 @@ from numpy.typing import NDArray
 
 from proxy.errors import LengthwiseError
 
-__all__ = ["COLUMNS", "AbsentError", "Checkpoints", "Exchanges", "Floats", "Mask", "SourceError", "Words", "collect"]
+__all__ = [
+    "COLUMNS",
+    "AbsentError",
+    "Checkpoints",
+    "Exchanges",
+    "Floats",
+    "Ints",
+    "Mask",
+    "SourceError",
+    "Words",
+    "collect",
+]
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -68,7 +79,8 @@ class Checkpoints:
         chosen = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
         counts = np.diff(self.starts)[chosen]
         starts = np.concatenate(([0], np.cumsum(counts)))
-        points = np.arange(starts[-1]) + np.repeat(self.starts[:-1][chosen] - starts[:-1], counts)
+        points = np.repeat(self.starts[:-1][chosen] - starts[:-1], counts)
+        points += np.arange(starts[-1])
         return Checkpoints(starts, self.tokens[points], self.elapsed_s[points])
 
 
@@ -159,9 +171,9 @@ def collect(batches: Iterable[Sequence[Sequence[object]]]) -> Exchanges:
         if name in _WORDS:
             columns[name] = Words(np.concatenate([np.empty(0, np.int32), *arrays]), tuple(codes[name].known))
         elif name == "checkpoints":
-            points = np.concatenate([np.empty((0, 2)), *arrays])
             starts = np.concatenate(([0], np.cumsum(np.concatenate([np.empty(0, np.int64), *counts]))))
-            columns[name] = Checkpoints(starts, np.ascontiguousarray(points[:, 0]), np.ascontiguousarray(points[:, 1]))
+            tokens, elapsed_s = (np.concatenate([np.empty(0), *(each[:, side] for each in arrays)]) for side in (0, 1))
+            columns[name] = Checkpoints(starts, tokens, elapsed_s)
         else:
             columns[name] = np.concatenate([np.empty(0), *arrays])
         arrays.clear()
