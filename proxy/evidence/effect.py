@@ -30,7 +30,7 @@ Source: ARCHITECTURE.md 7 "Times and tokens".
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -42,7 +42,7 @@ from proxy.evidence.cases import stays_in_laws
 from proxy.evidence.law import law_of
 from proxy.evidence.report import iso
 from proxy.evidence.sources.exchanges import Exchanges, Floats, Mask
-from proxy.evidence.switchback import block_numbers, settled
+from proxy.evidence.switchback import block_numbers, runs, settled
 from proxy.evidence.verdict import Estimate, Outcome, Verdict, judged, margin_s, sequence, units_needed
 
 __all__ = ["OUTCOMES", "Arm", "Comparison", "Experiment", "Unit", "as_json", "experiments"]
@@ -148,6 +148,11 @@ def experiments(exchanges: Exchanges) -> tuple[Experiment, ...]:
 def _experiment(exchanges: Exchanges, unit: Unit) -> Experiment:
     arms = sorted({word for word in exchanges.arm.texts() if word is not None}, key=_size)
     warnings: list[str] = []
+    if unit is Unit.REQUEST and (assumed := runs(exchanges.arm)) is not None:
+        unit, exchanges = Unit.SWITCHBACK, replace(exchanges, arm_unit=assumed)
+        warnings.append(
+            "arms came in runs, and the ledger does not say what was assigned as one: each run is taken for a block of time"
+        )
     shown = tuple(_arm(exchanges.take(exchanges.arm.among(arm)), arm, unit) for arm in arms)
     reference = shown[-1]
     measured = exchanges

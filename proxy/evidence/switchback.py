@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 from proxy.evidence.sources.exchanges import Exchanges, Mask, Words
 
-__all__ = ["block_numbers", "settled"]
+__all__ = ["block_numbers", "runs", "settled"]
 
 _BLOCK: Final = re.compile(r"block:(\d{1,15})")
 _CARRY_OVER_S: Final = 60.0
 _BACKLOG_SHARE: Final = 0.05
 """Of a block: a backlog that is longer is not gone when the next block is measured."""
+_LEAST_CHANGES: Final = 50
+"""With fewer expected, chance alone makes runs."""
 
 
 def block_numbers(words: Words) -> NDArray[np.int64]:
@@ -28,6 +30,25 @@ def block_numbers(words: Words) -> NDArray[np.int64]:
     matches = (_BLOCK.fullmatch(word) for word in words.known)
     numbers = [int(match.group(1)) if match else -1 for match in matches]
     return np.array([*numbers, -1], dtype=np.int64)[words.codes]
+
+
+def runs(arms: Words) -> Words | None:
+    """Each run of one arm as a block, where arms plainly came in runs; None where they change as if drawn one by one.
+
+    Plainly: they change less than half as often as draws would, which of even draws has a chance below one in a million.
+
+    Args:
+        arms: Every row's arm, in the order of their start.
+    """
+    if not len(arms.codes):
+        return None
+    shares = np.unique(arms.codes, return_counts=True)[1] / len(arms.codes)
+    changed = np.diff(arms.codes) != 0
+    expected = len(changed) * (1 - float((shares**2).sum()))
+    if expected < _LEAST_CHANGES or changed.sum() >= expected / 2:
+        return None
+    numbers = np.concatenate(([0], np.cumsum(changed))).astype(np.int32)
+    return Words(numbers, tuple(f"block:{number}" for number in range(numbers[-1] + 1)))
 
 
 def settled(exchanges: Exchanges) -> tuple[Mask, str | None]:

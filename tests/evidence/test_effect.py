@@ -1,5 +1,7 @@
 """Experiments by intention to treat: a whole one by hand, known truths found, and claims that are not made."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -102,6 +104,19 @@ def test_blocks_find_what_a_policy_does_to_a_queue_and_requests_do_not() -> None
     assert abs(_ttft(requests).difference_s) < 0.05 * truth_s
 
 
+def test_blocks_that_the_ledger_does_not_name_are_known_by_their_runs() -> None:
+    """Taken one by one, a queue's exchanges show a third of what the policy does, with an interval that excludes the truth."""
+    named = queued(1, 3.75, 120, "switchback")
+    nameless = replace(named, arm_unit=columns(len(named)).arm_unit)
+    by_name, by_run = _only(named), _only(nameless)
+    assert (by_run.unit, [warning.partition(",")[0] for warning in by_run.warnings]) == (
+        Unit.SWITCHBACK,
+        ["arms came in runs"],
+    )
+    assert _ttft(by_run).verdict is Verdict.DIFFERENT
+    assert _ttft(by_run).difference_s == pytest.approx(_ttft(by_name).difference_s, rel=0.15)
+
+
 def test_an_overloaded_queue_is_told() -> None:
     """Where waits last for a part of a block, the figure is too small, and is said to be."""
     experiment = _only(queued(1, 4.5, 40, "switchback"))
@@ -195,7 +210,7 @@ def test_rules_models_upstreams_and_units_are_experiments_of_their_own() -> None
         rule=["a", "b"] * 120,
         model=["m", "m", "n", "n"] * 60,
         upstream="u",
-        arm=["512"] * 120 + ["none"] * 120,
+        arm=(["512"] * 4 + ["none"] * 4) * 30,
         arm_unit=[None] * 200 + ["block:1"] * 40,
         ttft_s=0.3,
     )

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from proxy.evidence.switchback import block_numbers, settled
+from proxy.evidence.sources.exchanges import Words
+from proxy.evidence.switchback import block_numbers, runs, settled
 from tests.support.experiment_traffic import STARTED_AT, columns
 
 BLOCK_S = 300.0
@@ -53,3 +54,29 @@ def test_a_single_block_is_taken_as_it_is() -> None:
     """There is nothing before it that is known."""
     mask, said = settled(columns(3, arm_unit="block:1", ttft_s=1.0))
     assert (mask.tolist(), said) == ([True] * 3, None)
+
+
+@pytest.mark.parametrize(
+    ("arms", "blocks"),
+    [
+        (["512"] * 60 + ["none"] * 90, [0] * 60 + [1] * 90),
+        (["512", "none"] * 100, None),  # as often as chance, or more
+        (["512"] * 40 + ["none"] * 40, None),  # too few to tell
+        (["512"] * 300, None),
+        ([], None),
+    ],
+)
+def test_runs_of_an_arm_are_blocks_where_chance_would_change_it_more_often(
+    arms: list[str], blocks: list[int] | None
+) -> None:
+    """One block for each run."""
+    found = runs(columns(len(arms), arm=arms).arm)
+    assert (None if found is None else block_numbers(found).tolist()) == blocks
+
+
+def test_arms_drawn_one_by_one_are_no_runs() -> None:
+    """A thousand experiments, arms of equal and of unequal shares."""
+    source = np.random.default_rng(1)
+    for share in (0.5, 0.05):
+        drawn = (source.random((500, 1200)) < share).astype(np.int32)
+        assert all(runs(Words(codes, ("512", "none"))) is None for codes in drawn)
