@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     except UnicodeDecodeError as error:
         return _failed(f"--prompt-file: {arguments.prompt_file}: {error}", 2)
     for place in _places(arguments):
-        if place.is_dir() or not os.access(place.parent, os.W_OK):
+        if place.is_dir() or not os.access(place if place.exists() else place.parent, os.W_OK):
             return _failed(f"{place} cannot be written; nothing was sent", 2)
     plan, budget = _planned(arguments, prompt)
     if plan.blocks < 1:
