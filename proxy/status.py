@@ -107,12 +107,16 @@ def lines(state: State) -> Iterator[str]:
     if status is None:
         return
     yield f"version    {status['version']}, settings {status['settings']['digest']}, process {status['supervisor_pid']}"
+    gone = [worker for worker in status["workers"] if not worker["alive"]]
     for worker in status["workers"]:
-        word = "" if worker["alive"] else ", gone"
-        yield (
-            f"worker {worker['index']}   process {worker['pid']}{word}: {worker['exchanges']} exchanges, "
-            f"{worker['active']} active, {worker['dropped']} records dropped"
-        )
+        if worker["alive"]:
+            yield (
+                f"worker {worker['index']}   process {worker['pid']}: {worker['exchanges']} exchanges, "
+                f"{worker['active']} active, {worker['dropped']} records dropped"
+            )
+    if gone:  # each replacement leaves one, so they share a line
+        exchanges, dropped = (sum(worker[key] for worker in gone) for key in ("exchanges", "dropped"))
+        yield f"gone       {len(gone)} earlier workers: {exchanges} exchanges, {dropped} records dropped"
     policy = status["policy"]
     enforcing = sum(rule["mode"] == "enforce" for rule in policy["rules"])
     loaded = datetime.fromtimestamp(policy["loaded_at"]).astimezone().isoformat(" ", "seconds")
@@ -127,7 +131,7 @@ def lines(state: State) -> Iterator[str]:
         yield "export     none"
     ledger = status["ledger"]
     yield (
-        f"ledger     {ledger['path']}: {ledger['written']} rows, {ledger['failed']} lost"
+        f"ledger     {ledger['path']}: {ledger['written']} rows written, {ledger['failed']} lost"
         if ledger
         else "ledger     none"
     )

@@ -143,7 +143,9 @@ class _Supervisor:
         """Take the policies file as it is now, or keep the last good one and say why."""
         path = self.settings.policies
         if path is None:
-            _log.info("no policies file to reload")
+            _log.info(
+                "no policies file to reload: none was there at the start, and one that came later needs a restart"
+            )
             return
         self._policies_read = _stamp(path)  # before it is read: a change meanwhile is one for the next look
         try:

@@ -32,7 +32,8 @@ STATUS: dict[str, Any] = {
     },
     "workers": [
         {"index": 0, "pid": 42, "alive": True, "exchanges": 7, "active": 1, "dropped": 0},
-        {"index": 1, "pid": 43, "alive": False, "exchanges": 5, "active": 0, "dropped": 0},
+        {"index": 1, "pid": 43, "alive": False, "exchanges": 3, "active": 0, "dropped": 0},
+        {"index": 0, "pid": 40, "alive": False, "exchanges": 2, "active": 0, "dropped": 0},
     ],
     "exchanges": 12,
     "records": 11,
@@ -71,11 +72,11 @@ def test_it_says_what_one_asks_first() -> None:
         "ready      yes, 2 of 2 workers",
         "version    1.2.3, settings abc, process 41",
         "worker 0   process 42: 7 exchanges, 1 active, 0 records dropped",
-        "worker 1   process 43, gone: 5 exchanges, 0 active, 0 records dropped",
+        "gone       2 earlier workers: 5 exchanges, 0 records dropped",
         "exchanges  12, 1 active",
         "records    11 taken, 0 dropped",
         "traces     over grpc: 22 exported, 0 failed, 0 dropped",
-        "ledger     a.sqlite: 11 rows, 0 lost",
+        "ledger     a.sqlite: 11 rows written, 0 lost",
     ]
     assert list(lines(State(READY, STATUS | {"ledger": None, "export": {}})))[-2:] == [
         "export     none",

@@ -624,7 +624,9 @@ async def test_a_default_file_that_was_absent_at_the_start_stays_without_effect(
         supervisor.look()
         assert caplog.messages == []
         supervisor.reload()
-        assert caplog.messages == ["no policies file to reload"]
+        assert caplog.messages == [
+            "no policies file to reload: none was there at the start, and one that came later needs a restart"
+        ]
         assert supervisor.policies == EMPTY
 
 

@@ -50,7 +50,7 @@ def _rule(group: Group, title: str, rule_name: str) -> Iterator[str]:
     advice = group.advice
     outcome = next(each for each in group.what_if if each.cap_tokens == advice.cap_tokens)
     evidence = [
-        f"{title}: {group.complete:,} whole answers (n) over {group.law.blocks:,} days of streamed ones.",
+        f"{title}: {group.complete:,} whole answers (n) over {wording.days(group.law.blocks)} of streamed ones.",
         f"Risk: {outcome.longer:,} of {outcome.complete:,} answers cut ({wording.percent(advice.risk)}), {outcome.newly_cut:,} of them newly.",
         (
             f"Saving: {outcome.tokens_saved:,} tokens; {wording.seconds(outcome.latency_saved_s)} of waiting in all, known for "

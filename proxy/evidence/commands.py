@@ -145,6 +145,8 @@ def _read(arguments: argparse.Namespace, default_source: DefaultSource) -> "tupl
     name = arguments.source or default_source()
     if name is None:
         return _failed("the settings here keep no ledger; name one with --source", 1)
+    if arguments.since is not None and arguments.until is not None and arguments.since >= arguments.until:
+        return _failed("--until: not after --since", 2)
     window = query.Window(arguments.since, arguments.until)
     try:
         return source.read(str(name), window), window

@@ -16,13 +16,14 @@ _UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 def unix_s(text: str, now_unix_s: float) -> float:
     """Unix time of `2026-05-31`, `2026-05-31T18:00+02:00`, or of `24h`, `7d` before now (s, m, h, d, w).
 
-    A date is its first moment.
+    A date is its first moment. A moment is one that a calendar has.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: it is none of these, or a span that is longer than the calendar.
+        OverflowError: likewise.
     """
     span = _SPAN.fullmatch(text.strip())
     if span:
-        return now_unix_s - float(span[1]) * _UNIT_S[span[2]]
+        return datetime.fromtimestamp(now_unix_s - float(span[1]) * _UNIT_S[span[2]], UTC).timestamp()
     moment = datetime.fromisoformat(text.strip())
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -68,7 +68,7 @@ def _stats(group: Group) -> list[str]:
             pages.stat(
                 "time per output token",
                 wording.milliseconds(law.tpot_s),
-                f"95% by {law.blocks} days: {interval}; n {law.n:,}",
+                f"95% by {wording.days(law.blocks)}: {interval}; n {law.n:,}",
             ),
             pages.stat(
                 "time to first token, p50",

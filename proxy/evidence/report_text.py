@@ -104,7 +104,7 @@ def _facts(group: Group) -> Iterable[tuple[str, list[Text]]]:
     if law.tpot_s is None:
         yield "law", [Text(wording.law_sentence(group))]
     else:
-        pace = f"TPOT 95%: {wording.span(law.tpot_ci95, wording.milliseconds)}, {law.blocks:,} days, n {law.n:,}"
+        pace = f"TPOT 95%: {wording.span(law.tpot_ci95, wording.milliseconds)}, {wording.days(law.blocks)}, n {law.n:,}"
         first = f"TTFT p50 {wording.seconds(law.ttft_p50_s)}, p95 {wording.seconds(law.ttft_p95_s)}"
         yield "law", [Text(wording.law_sentence(group), style=_ACCENT), Text(f"{first}; {pace}")]
     explained = [

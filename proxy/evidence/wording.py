@@ -13,6 +13,7 @@ from proxy.evidence.report import Group, Report
 __all__ = [
     "UNKNOWN",
     "count",
+    "days",
     "law_sentence",
     "milliseconds",
     "moment",
@@ -51,6 +52,11 @@ def count(value: float | None) -> str:
 
 
 tokens = count
+
+
+def days(number: int) -> str:
+    """So many days."""
+    return f"{number:,} day{'' if number == 1 else 's'}"
 
 
 def percent(share: float | None) -> str:

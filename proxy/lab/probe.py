@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--json", metavar="FILE", help="write the figures as JSON; - : to stdout, and nothing else there")
     add("--html", type=Path, metavar="FILE", help="write a page with the picture, whole in itself")
-    add("--yes", action="store_true", help="do not ask before it starts")
+    add("--yes", action="store_true", help="do not ask before it starts; nor is asked without a terminal")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -92,7 +92,9 @@ def _limits(text: str) -> tuple[int, ...]:
 
 def _limit(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= _LARGEST_LIMIT and len(text) < 9):
-        raise argparse.ArgumentTypeError(f"expected whole numbers from 1 such as 64,256,1024, found {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"expected whole numbers from 1 to {_LARGEST_LIMIT:,} such as 64,256,1024, found {text!r}"
+        )
     return int(text)
 
 

@@ -39,8 +39,13 @@ def run(arguments: argparse.Namespace) -> int:
         return _failed(f"the variable {key_env} holds what no header takes (a line break?)", 2)
     try:
         prompt = arguments.prompt if arguments.prompt_file is None else arguments.prompt_file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        return _failed(f"--prompt-file: {error}", 2)
+    except OSError as error:
+        return _failed(f"--prompt-file: {error.filename}: {error.strerror}", 2)
+    except UnicodeDecodeError as error:
+        return _failed(f"--prompt-file: {arguments.prompt_file}: {error}", 2)
+    for place in _places(arguments):
+        if place.is_dir() or not os.access(place if place.exists() else place.parent, os.W_OK):
+            return _failed(f"{place} cannot be written; nothing was sent", 2)
     plan, budget = _planned(arguments, prompt)
     if plan.blocks < 1:
         need = plan.warm_ups + len(plan.limits)
@@ -146,21 +151,27 @@ def _failing(outcome: Outcome) -> bool:
     return len(outcome.failures) > len(outcome.samples)
 
 
+def _places(arguments: argparse.Namespace) -> list[Path]:
+    """The files that are to be written."""
+    page_place = [] if arguments.html is None else [arguments.html]
+    return page_place if arguments.json in {None, "-"} else [*page_place, Path(arguments.json)]
+
+
 def _told(arguments: argparse.Namespace, plan: Plan, outcome: Outcome, budget: Budget) -> int:
     arms, compared = limit_arms(outcome.samples, plan.limits), comparisons(outcome.samples)
+    if arguments.json != "-":  # first: what was paid for is seen, even where the disk is full
+        show(arms, compared, outcome, budget)
     try:
-        if arguments.html is not None:
-            arguments.html.write_text(page(arms, compared, outcome.samples, arguments.model), encoding="utf-8")
         if arguments.json is not None:
             text = orjson.dumps(as_json(arms, compared), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
             if arguments.json == "-":
                 sys.stdout.write(text.decode())
             else:
                 Path(arguments.json).write_bytes(text)
+        if arguments.html is not None:
+            arguments.html.write_text(page(arms, compared, outcome.samples, arguments.model), encoding="utf-8")
     except OSError as error:
         return _failed(f"{error.filename}: {error.strerror}", 2)
-    if arguments.json != "-":
-        show(arms, compared, outcome, budget)
     return 0
 
 

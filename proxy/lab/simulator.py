@@ -384,7 +384,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         asyncio.run(_serve(options, *arguments.listen))
     except OSError as error:
-        sys.stderr.write(f"--listen: {error}\n")
+        sys.stderr.write(f"lengthwise: --listen: {error}\n")
         return 2
     return 0
 

@@ -41,7 +41,7 @@ def test_the_least_that_is_needed_has_sensible_company() -> None:
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        (["--limits", "64,x"], "--limits: expected whole numbers from 1 such as 64,256,1024, found 'x'"),
+        (["--limits", "64,x"], "--limits: expected whole numbers from 1 to 10,000,000 such as 64,256,1024, found 'x'"),
         (["--limits", "64,none"], "found 'none'"),
         (["--limits", "64,0"], "found '0'"),
         (["--limits", "64,-1"], "found '-1'"),

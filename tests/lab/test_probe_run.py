@@ -157,12 +157,24 @@ async def test_an_interruption_keeps_what_was_answered(number: signal.Signals) -
     assert all(5 <= arm["n"] < 100_000 for arm in arms)
 
 
-async def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
-    """Exit 2 with the name of the file."""
+@pytest.mark.parametrize(("flag", "place"), [("--json", "none/f.json"), ("--html", "none/f.html"), ("--json", ".")])
+async def test_a_place_that_cannot_be_written_costs_nothing(flag: str, place: str, tmp_path: Path) -> None:
+    """Exit 2 with the name of the file, before a request is spent."""
     async with serving(make_app(QUICK)) as origin:
-        code, _, err = await ended("--base-url", f"{origin}/v1", *SMALL, "--json", str(tmp_path / "none" / "f.json"))
+        code, out, err = await ended("--base-url", f"{origin}/v1", *SMALL, flag, str(tmp_path / place))
+        async with aiohttp.ClientSession() as http, http.get(f"{origin}/sim/stats") as response:
+            sent = (await response.json())["requests"]
+    assert (code, out, sent) == (2, "", 0)
+    assert err == f"lengthwise: {tmp_path / place} cannot be written; nothing was sent\n"
+
+
+async def test_a_disk_that_fills_meanwhile_leaves_the_figures_on_the_terminal() -> None:
+    """Exit 2, but what was paid for is seen."""
+    async with serving(make_app(QUICK)) as origin:
+        code, out, err = await ended("--base-url", f"{origin}/v1", *SMALL, "--json", "/dev/full")
     assert code == 2
-    assert "f.json: No such file or directory" in err
+    assert "Spent: 16 requests" in out
+    assert "No space left on device" in err
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import json
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
@@ -373,6 +374,16 @@ def test_jitter_spreads_the_schedule_and_never_turns_it_back() -> None:
     assert jittered == sorted(jittered) == due(1, "Hi.", 2.0)
     assert jittered != due(2, "Hi.", 2.0)
     assert due(1, "[ttft_ms=1000] [tpot_ms=1000]", 2.0) == even
+
+
+def test_a_port_that_is_taken_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit 2, who says it, and the flag."""
+    parser = argparse.ArgumentParser()
+    simulator.add_arguments(parser)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert simulator.run(parser.parse_args(["--listen", f"127.0.0.1:{port}"])) == 2
+    assert capsys.readouterr().err.startswith("lengthwise: --listen: ")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -6,7 +6,7 @@ Layer: evidence.
 from pathlib import Path
 
 from proxy.evidence.sources import clickhouse, sqlite
-from proxy.evidence.sources.exchanges import AbsentError, Exchanges
+from proxy.evidence.sources.exchanges import AbsentError, Exchanges, SourceError
 from proxy.evidence.sources.query import Window
 
 __all__ = ["read"]
@@ -25,6 +25,10 @@ def read(source: str, window: Window = Window()) -> Exchanges:  # noqa: B008 -- 
     """
     if source.startswith("clickhouse://"):
         exchanges = clickhouse.read(source, window)
+    elif "://" in source:
+        raise SourceError(
+            f"{source.partition('://')[0]}:// is no kind of source; a ledger's file and clickhouse:// are"
+        )
     else:
         exchanges = sqlite.read(Path(source).expanduser(), window)
     if not len(exchanges):
