@@ -160,16 +160,30 @@ def _sweep(parent: Path) -> None:
                 continue
             if {entry.name for entry in folder.iterdir()} - _LOCAL:
                 continue  # somebody else's, by the same beginning of its name
-            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError:
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _remove(folder)
+            if not any(_listened_to(folder / name) for name in _LOCAL):
+                _remove(folder)
         except OSError:
             pass  # its supervisor runs
         finally:
             os.close(lock)
+
+
+def _listened_to(path: Path) -> bool:
+    """True unless a connection is certain to be refused: a lock can be lost, or never have been there, where somebody listens."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.setblocking(False)  # a full queue is a sign of life
+        try:
+            sock.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:
+            return True
+        return True
 
 
 def _remove(folder: Path) -> None:

@@ -257,8 +257,8 @@ class _Supervisor:
         except HandoverError as error:
             _log.error("the successor did not get ready, still serving: %s", error)
             return
-        except asyncio.CancelledError:  # told to leave: so is it
-            successor.end()
+        except asyncio.CancelledError:  # told to leave: so is it, while our own workers drain
+            await asyncio.to_thread(successor.end)  # which ends before our process, whatever becomes of this task
             raise
         _log.info("process %d took over", successor.process.pid)
         notify(os.environ, f"MAINPID={successor.process.pid}")

@@ -126,6 +126,31 @@ def test_a_stop_while_a_successor_starts_stops_both(tmp_path: Path) -> None:
         assert "Traceback" not in served.log
 
 
+def test_a_successor_that_will_not_go_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """Told to leave, the workers leave at once, and the successor is waited for meanwhile."""
+    pid_file = tmp_path / "successor"
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal\n"
+        "if '_LENGTHWISE_HANDOVER' in os.environ:\n"
+        "    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        f"    open({str(pid_file)!r}, 'w').write(str(os.getpid()))\n"
+        "    signal.pause()\n"
+    )
+    with serving(NOWHERE, env={"PYTHONPATH": str(tmp_path)}) as served:
+        wait_until(lambda: supervisor_of(served) == served.process.pid)
+        workers = [worker["pid"] for worker in json.loads(served.get("/status")[1])["workers"]]
+        served.process.send_signal(signal.SIGUSR2)
+        wait_until(lambda: pid_file.exists() and pid_file.read_text() != "")
+        successor = int(pid_file.read_text())
+        try:
+            served.process.terminate()
+            wait_until(lambda: all(map(is_gone, workers)))
+            assert not is_gone(successor)
+        finally:
+            os.kill(successor, signal.SIGKILL)
+        assert served.process.wait(60) == 0
+
+
 def test_successors_succeed_each_other() -> None:
     """The sockets are passed on again and again; signals reach each of them."""
     with serving(NOWHERE) as served:

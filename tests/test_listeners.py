@@ -176,6 +176,20 @@ def test_folders_of_supervisors_that_were_killed_are_removed(runtime: Path) -> N
         assert not (runtime / "lengthwise-running").exists()
 
 
+@pytest.mark.parametrize("name", ["intake", "admin"])
+def test_a_folder_whose_sockets_somebody_listens_to_stays(runtime: Path, name: str) -> None:
+    """Also one that nobody has locked: the lock of an orphaned recorder's supervisor is gone, its workers still hand over."""
+    folder = left_behind(runtime, "lengthwise-unlocked")
+    with unix(f"{folder}/{name}"):
+        hour_ago = time.time() - 3600
+        os.utime(folder, (hour_ago, hour_ago))
+        with socket_folder():
+            assert (folder / name).is_socket()
+    os.utime(folder, (hour_ago, hour_ago))
+    with socket_folder():
+        assert not folder.exists()
+
+
 def test_a_folder_that_cannot_be_made_is_said(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One sentence."""
     monkeypatch.setattr(tempfile, "tempdir", str(runtime / "missing"))

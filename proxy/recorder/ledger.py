@@ -9,6 +9,7 @@ Source: ARCHITECTURE.md 7 "Ledger"; sqlite.org/wal.html.
 import contextlib
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -26,6 +27,7 @@ _BUSY_S: Final = 1.0
 """How long a commit waits for another writer: longer than the recorder of a supervisor that is being succeeded holds it."""
 _STILL_BUSY_S: Final = 0.1
 """How long, while the one before waited in vain: rows are worth less than the records behind them."""
+_RETRY_S: Final = 0.005
 _SLICE_ROWS: Final = 2000
 _LENGTHS: Final = 100_000
 _INT64 = range(-(2**63), 2**63)
@@ -172,7 +174,7 @@ class Ledger:
                 f"the ledger's schema is version {version}, this Lengthwise writes version {LEDGER_VERSION}: "
                 "name another file in ledger.path"
             )
-        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._use_wal()
         self._connection.execute("PRAGMA synchronous = NORMAL")
         if not version:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -186,6 +188,19 @@ class Ledger:
                 self._connection.execute(f'ALTER TABLE exchange ADD COLUMN "{name}" {kind}')
         elif columns[: len(COLUMNS)] != COLUMNS:  # a later version may have added some: a step back must not lose rows
             raise LedgerError("the ledger's table has other columns than its version says: name another file")
+
+    def _use_wal(self) -> None:
+        """For this lock SQLite does not wait by itself, and of two recorders that begin a file one finds it taken."""
+        late_s = time.monotonic() + _BUSY_S
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError:
+                if time.monotonic() > late_s:
+                    raise
+                time.sleep(_RETRY_S)
+            else:
+                return
 
     def write(self, records: Sequence[ExchangeRecord]) -> bool:
         """Commit the records' rows in one transaction; False when that failed and its rows are counted as failed."""

@@ -163,7 +163,7 @@ class MetricSnapshots:
         self._told: dict[tuple[str, Labels | None], tuple[list[int], float]] = {}
 
     def take(self, now_unix_ns: int) -> points.MetricsData:
-        """The metrics as they are; exemplars are given away."""
+        """The metrics as they are; exemplars are given away, and of deltas the extremes. A delta of nothing is left out, as by the SDK."""
         metrics = [metric for each in self._instruments if (metric := self._metric(each, now_unix_ns)) is not None]
         self._before_unix_ns = now_unix_ns
         schema = self._scope.schema_url or ""
@@ -180,7 +180,7 @@ class MetricSnapshots:
                 self._spread(instrument, key, spread, (start, now_unix_ns), delta=delta)
                 for key, spread in instrument.series.items()
             ]
-            data = points.Histogram(spreads, kind)
+            data = points.Histogram([each for each in spreads if each.count], kind)
         else:
             values = [
                 points.NumberDataPoint(
@@ -188,6 +188,8 @@ class MetricSnapshots:
                 )
                 for key, value in instrument.values()
             ]
+            if delta and isinstance(instrument, Counter):
+                values = [each for each in values if each.value]
             data = points.Sum(values, kind, instrument.monotonic)
         if not data.data_points:
             return None
@@ -207,11 +209,12 @@ class MetricSnapshots:
             for each in spread.exemplars.values()
         ]
         spread.exemplars = {}
-        counts, total = spread.counts.copy(), spread.total
+        counts, total, least, most = spread.counts.copy(), spread.total, spread.least, spread.most
         if delta:
+            spread.begin_range()
             before, total_before = self._told.get((instrument.name, key), ([0] * len(counts), 0))
             self._told[instrument.name, key] = counts, total
             counts, total = [now - then for now, then in zip(counts, before, strict=True)], total - total_before
         return points.HistogramDataPoint(
-            named, *times, sum(counts), total, counts, instrument.bounds, spread.least, spread.most, exemplars
+            named, *times, sum(counts), total, counts, instrument.bounds, least, most, exemplars
         )

@@ -40,10 +40,14 @@ class Spread:
         self.counts = [0] * buckets
         """Measurements in each bucket; the last is above every bound."""
         self.total: float = 0
-        self.least = float("inf")
-        self.most = float("-inf")
+        self.begin_range()
         self.exemplars: dict[int, Exemplar] = {}
         """The last one of each bucket; whoever exports them takes them away."""
+
+    def begin_range(self) -> None:
+        """Look for the least and the most from here on: those of a delta are of its interval."""
+        self.least = float("inf")
+        self.most = float("-inf")
 
 
 class _Named:

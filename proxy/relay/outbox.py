@@ -82,10 +82,12 @@ class Outbox(asyncio.Protocol):
     def move(self, path: str) -> None:
         """Hand what comes from now on to another recorder, as soon as this one has acknowledged what it was sent."""
         self._path = path
+        self._moving = True
+        self._moved.clear()
         if self._transport is not None:
-            self._moving = True
-            self._moved.clear()
             self._settle()
+        else:  # what waited for this one goes to the next
+            self._begin_to_connect()
 
     def tick(self) -> None:
         """Once a second: totals out, or another attempt to connect."""

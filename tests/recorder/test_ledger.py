@@ -298,6 +298,16 @@ def test_two_recorders_write_side_by_side(path: Path) -> None:
         assert connection.execute("SELECT count(*) FROM exchange").fetchone() == (4000,)
 
 
+def test_a_new_file_that_another_recorder_begins_too_is_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite does not wait for the lock that a change of the journal needs; a recorder without a ledger keeps nothing."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr("proxy.recorder.ledger.time.sleep", lambda _: other.execute("COMMIT"))
+        ledger = Ledger(path)
+    assert ledger.write([make_record()])
+    ledger.close()
+
+
 def test_columns_of_a_later_version_are_no_hindrance(ledger: Ledger, path: Path) -> None:
     """A successor may add some while its predecessor still writes, and be taken back afterwards."""
     with closing(sqlite3.connect(path, isolation_level=None)) as later:

@@ -186,11 +186,31 @@ def test_a_backend_that_prefers_deltas_gets_them() -> None:
     }
 
 
+def test_a_delta_is_of_its_interval_alone() -> None:
+    """The least and the most too; what did not happen is not told, what somebody else keeps always is."""
+    kept = Kept("delta")
+    kept.histogram.record(9, ("m",))
+    kept.histogram.record(0.5, ("m",))
+    kept.counter.add(3, ("m",))
+    kept.taken(BEFORE)
+    assert kept.taken(NOW) == {"o": ("DELTA", BEFORE, NOW, 0), "a": ("CUMULATIVE", START, NOW, 7)}
+    kept.histogram.record(1.5, ("m",))
+    (metric,) = [
+        each
+        for each in kept.snapshots.take(NOW).resource_metrics[0].scope_metrics[0].metrics
+        if each.name == kept.histogram.name
+    ]
+    (point,) = metric.data.data_points
+    assert isinstance(point, points.HistogramDataPoint)
+    assert (point.count, point.sum, point.min, point.max) == (1, 1.5, 1.5, 1.5)
+
+
 def test_low_memory_leaves_to_the_backend_what_is_only_read() -> None:
     """Deltas of what is counted here, sums of what somebody else keeps."""
     kept = Kept("LowMemory")
     kept.count()
     kept.taken(BEFORE)
+    kept.count()
     assert {name: found[0] for name, found in kept.taken(NOW).items()} == {
         "h": "DELTA",
         "c": "DELTA",

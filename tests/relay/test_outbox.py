@@ -287,6 +287,21 @@ async def test_closing_waits_for_a_move(recorder: Intake, outbox: Outbox, tmp_pa
     await following.stop()
 
 
+async def test_what_waits_for_a_recorder_that_is_away_moves_too(recorder: Intake, tmp_path: Path):
+    """A worker that was told to leave meanwhile hands it over to the next recorder, before it goes."""
+    outbox = Outbox(str(tmp_path / "nobody"), lambda: HELLO, dict)
+    outbox.tick()
+    await settle(lambda: not outbox._connecting)
+    outbox.put(make_record(id="waited"))
+    outbox.move(str(recorder.path))
+    closing = asyncio.create_task(outbox.close(PATIENCE_S))
+    await settle(lambda: closing.done() or recorder.records)
+    assert [record.id for record in recorder.records] == ["waited"]
+    recorder.say({"ack": 1})
+    await asyncio.wait_for(closing, PATIENCE_S)
+    assert outbox.records_dropped == 0
+
+
 async def test_closing_does_not_wait_for_a_move_that_never_comes(recorder: Intake, outbox: Outbox):
     """A recorder that acknowledges nothing any more: what it has, and what waits for the next, is dropped and counted."""
     outbox.put(make_record(id="first"))
