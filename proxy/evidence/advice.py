@@ -19,6 +19,8 @@ __all__ = ["LARGEST_RISK", "Advice", "advise", "candidates"]
 
 LARGEST_RISK: Final = 0.02
 """Share of whole answers that a cap may cut, newly or shorter."""
+_LEAST_SAVING: Final = 0.001
+"""Of the output tokens: a cap that saves less is not worth a rule."""
 _TAILS: Final = (0.03, 0.02, 0.015, 0.01, 0.005, 0.002)
 """Shares of answers that a cap worth trying leaves beyond it."""
 
@@ -89,6 +91,11 @@ def _advise(outcomes: Sequence[CapOutcome], known: int, output_tokens: int, rese
             f"{known:,} answers, {least.newly_cut:,} of them newly, and at most {LARGEST_RISK:.0%} (upper end of the interval) is allowed"
         )
     best = safe[0]
+    if best.tokens_saved < _LEAST_SAVING * output_tokens:
+        return _none(
+            f"nothing is worth it: {best.cap_tokens:,}, the smallest cap within the risk, would have saved {best.tokens_saved:,} of "
+            f"{output_tokens:,} tokens"
+        )
     return Advice(
         best.cap_tokens,
         best.longer / best.complete,

@@ -50,6 +50,11 @@ def test_an_answer_that_is_cut_already_may_not_be_cut_shorter() -> None:
             1000,
             "every cap that saves anything cuts too much: 512 would",
         ),
+        (
+            [_outcome(512, 2, 99)],
+            1000,
+            "nothing is worth it: 512, the smallest cap within the risk, would have saved 99 of 100,000 tokens",
+        ),
     ],
 )
 def test_without_a_cap_there_is_a_reason(outcomes: list[CapOutcome], known: int, reason: str) -> None:
