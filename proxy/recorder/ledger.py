@@ -176,18 +176,17 @@ class Ledger:
             )
         self._use_wal()
         self._connection.execute("PRAGMA synchronous = NORMAL")
-        if not version:
-            self._connection.execute("BEGIN IMMEDIATE")
-            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-            for statement in () if version else _CREATE:  # another recorder may have been there first
-                self._connection.execute(statement)
-            self._connection.execute("COMMIT")
+        self._connection.execute("BEGIN IMMEDIATE")  # another recorder may begin or extend the same file
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        for statement in () if version else _CREATE:
+            self._connection.execute(statement)
         columns = tuple(name for _, name, *_ in self._connection.execute("PRAGMA table_info(exchange)"))
         if columns == COLUMNS[: len(columns)] and len(columns) >= _FIRST_COLUMNS:
             for name, kind, _ in _TABLE[len(columns) :]:  # columns that came since are added at the end
                 self._connection.execute(f'ALTER TABLE exchange ADD COLUMN "{name}" {kind}')
         elif columns[: len(COLUMNS)] != COLUMNS:  # a later version may have added some: a step back must not lose rows
             raise LedgerError("the ledger's table has other columns than its version says: name another file")
+        self._connection.execute("COMMIT")
 
     def _use_wal(self) -> None:
         """For this lock SQLite does not wait by itself, and of two recorders that begin a file one finds it taken."""
