@@ -257,6 +257,7 @@ _HOP_BY_HOP = [
         ("empty elements of the list", (b"Connection: , ,x-a,", b"X-a: 1"), False, ROOT),
         ("Proxy-Connection goes", (b"Proxy-Connection: close",), False, ROOT),
         ("TE goes", (b"TE: trailers", b"Connection: TE"), False, ROOT),
+        ("TE goes without being named", (b"TE: trailers",), False, ROOT),
         ("Trailer goes", (b"Trailer: X",), False, ROOT),
         ("Proxy-Authorization goes", (b"Proxy-Authorization: Basic eDp5",), False, ROOT),
         ("HTTP2-Settings goes", (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAM"), False,

@@ -89,9 +89,9 @@ MUTANTS = (
         _relay("pool", "stale"),
     ),
     Mutant(
-        "a request is repeated again and again",
+        "a request is repeated after its answer began",
         EXCHANGE,
-        "            and not self._resend_count\n",
+        "            and not upstream.answered\n",
         "",
         _relay("pool", "repeated_once"),
     ),
@@ -107,7 +107,7 @@ MUTANTS = (
         EXCHANGE,
         "elif head.content_length is not None and self._cutter is None:",
         "elif head.content_length is not None:",
-        _relay("exchange", "cut_out"),
+        _relay("exchange", "cut_has_another_framing"),
     ),
     Mutant(
         "a hop-by-hop header leaks",

@@ -621,6 +621,16 @@ async def test_injected_usage_is_cut_out_and_the_rest_is_the_same_bytes():
         assert (record.usage_source, record.response_bytes) == ("provider", len(got.body))
 
 
+async def test_a_stream_with_a_length_out_of_which_an_event_is_cut_has_another_framing():
+    """The length would be that of the bytes with the event."""
+    kept = [*sse(CHUNK, STOP), b"data: [DONE]\n\n"]
+    body = b"".join([*kept[:-1], *sse(USAGE), kept[-1]])
+    async with Provider(answering(ok(body, EVENT_STREAM))) as provider, relay(provider.url) as served:
+        got = await served.ask(chat(STREAMED))
+        assert (got.body, got.value(b"content-length")) == (b"".join(kept), None)
+        assert (await served.record()).end is End.COMPLETE
+
+
 @pytest.mark.parametrize(
     ("status", "events", "texts"),
     [

@@ -250,6 +250,14 @@ def test_an_unusual_length_is_not_known(spelled: bytes):
     assert KnownHead.of(raw, parse(raw).content_length, traced=True) is None
 
 
+@pytest.mark.parametrize("spelled", [b"+5", b"-5", b"0x5", b"1_0", b"5.0", b"", b"\xd9\xa5", b"5, 5", b"5" * 17])
+def test_a_length_that_is_none_is_not_recognised(spelled: bytes):
+    """It is read anew, and refused there: what numbers mean to Python is not what they mean to HTTP."""
+    known = KnownHead.of(HEAD, 12, traced=True)
+    assert known is not None
+    assert known.matches(HEAD.replace(b": 12", b": " + spelled)) is None
+
+
 _HEADS = [
     HEAD,
     HEAD.replace(b"Content-Length: 12\r\n", b""),
