@@ -175,7 +175,7 @@ def test_every_command_of_lengthwise_that_a_document_names_exists() -> None:
 def test_locks_pin_every_package_with_hashes() -> None:
     """What was tested is what is installed, byte for byte; the tests' lock holds all that the product's does."""
     locks = {}
-    for name in ("requirements.lock", "tests/requirements.lock"):
+    for name in ("requirements.lock", "tests/requirements.lock", "tests/audit.lock"):
         entries = re.split(r"\n(?=\S)", (ROOT / name).read_text(encoding="utf-8").strip())
         assert [entry.split()[0] for entry in entries if "==" not in entry or "--hash=sha256:" not in entry] == []
         locks[name] = {entry.split()[0] for entry in entries}

@@ -94,14 +94,14 @@ class Running:
     """Bytes of the answer that left the upstream."""
 
     @property
-    def head_bytes(self) -> int:
-        """Length of the answer's head."""
-        return KINDS[self.kind].index(b"\r\n\r\n") + 4
+    def answer(self) -> bytes:
+        """What the upstream answers; it names the request that it answers."""
+        return KINDS[self.kind].replace(b"\r\n", b"\r\nX-Number: %d\r\n" % self.number, 1)
 
     @property
-    def has_head(self) -> bool:
-        """True when the client was sent something."""
-        return self.sent >= self.head_bytes
+    def head_bytes(self) -> int:
+        """Length of the answer's head."""
+        return self.answer.index(b"\r\n\r\n") + 4
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -220,7 +220,7 @@ class AnyOrder(RuleBasedStateMachine):
         await (one.client.close() if how == "fin" else one.client.reset())
         await one.link.end()
         await one.link.close()
-        had_all = one.kind == "stream" and one.sent > STREAM.index(b'"stop"')  # the choice's end is the answer's
+        had_all = one.kind == "stream" and one.sent > one.answer.index(b'"stop"')  # the choice's end is the answer's
         await self._over(one.number, *([End.CLIENT_DISCONNECT, End.COMPLETE] if had_all else [End.CLIENT_DISCONNECT]))
 
     @rule(text=st.sampled_from([b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"GET / HT"]))
@@ -254,7 +254,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.run(self._upstream_sends(self._one(data), share))
 
     async def _upstream_sends(self, one: Running, share: float) -> None:
-        answer = KINDS[one.kind]
+        answer = one.answer
         upto = one.sent + int((len(answer) - 8 - one.sent) * share)
         await one.link.send(answer[one.sent : upto])
         one.sent = max(upto, one.sent)
@@ -277,11 +277,11 @@ class AnyOrder(RuleBasedStateMachine):
         self.run(self._upstream_finishes(self._one(data)))
 
     async def _upstream_finishes(self, one: Running) -> None:
-        await one.link.send(KINDS[one.kind][one.sent :])
+        await one.link.send(one.answer[one.sent :])
         if one.kind == "closing":
             await one.link.fin()
         answer = await one.client.message()
-        assert answer.status == 200
+        assert (answer.status, answer.values(b"x-number")) == (200, [b"%d" % one.number])  # its own, and nobody else's
         assert len(answer.body) >= 200 or one.kind == "stream"
         await self._over(one.number, End.COMPLETE)
         if one.kind == "closing":

@@ -12,6 +12,7 @@ from proxy.lab.simulator import SimulatorOptions, make_app
 from proxy.lab.simulator import serving as simulating
 from tests.support.otlp import HttpCollector
 from tests.support.provider import EVENT_STREAM, Link, Provider, answering, chunked
+from tests.support.provider import silent as mute
 from tests.support.serve import serving_async
 
 CANARIES = {
@@ -86,7 +87,7 @@ async def send(session: aiohttp.ClientSession, url: str, asked: Any, *, leave: b
 
 
 async def test_no_canary_reaches_a_span_metric_log_row_or_page() -> None:
-    """Success, streams, provider errors, errors inside a stream, resets, disconnects, refusals, malformed bytes."""
+    """Success, streams, provider errors, errors inside a stream, resets, disconnects, timeouts, load, refusals, malformed bytes."""
     policies = {
         "version": 1,
         "rules": [
@@ -100,13 +101,18 @@ async def test_no_canary_reaches_a_span_metric_log_row_or_page() -> None:
             simulating(make_app(SimulatorOptions(ttft_s=0.01, tpot_s=0.001))) as url,
             Provider(answering(stream(*SILENT, whole=True))) as silent,
             Provider(cut_off) as broken,
+            Provider(mute) as waiting,
             serving_async(
                 {
                     "upstreams": [
                         {"name": "sim", "url": url},
                         {"name": "silent", "url": silent.url, "prefix": "/silent"},
                         {"name": "broken", "url": broken.url, "prefix": "/broken"},
+                        {"name": "mute", "url": waiting.url, "prefix": "/mute"},
+                        {"name": "nobody", "url": "http://127.0.0.1:1", "prefix": "/nobody"},
                     ],
+                    "limits": {"in_flight": 2},
+                    "timeouts": {"first_byte_s": 2},
                     "policies": "policies.yaml",
                     "logs": {"level": "debug", "format": "json", "exchanges": True},
                 },
@@ -124,6 +130,11 @@ async def test_no_canary_reaches_a_span_metric_log_row_or_page() -> None:
             await send(session, served.url, body("[tokens=20] [stall_after=3]", stream=True), leave=True)
             await send(session, f"{served.url}/silent", body(stream=True))
             await send(session, f"{served.url}/broken", body(stream=True))
+            await send(session, f"{served.url}/nobody", body(stream=True))
+            late = [asyncio.create_task(send(session, f"{served.url}/mute", body())) for _ in range(2)]
+            await waiting.link(1)
+            await send(session, served.url, body(stream=True))
+            await asyncio.gather(*late)
             await send(session, served.url, body(max_tokens=CANARIES["prompt"]))
             await send(session, served.url, [CANARIES["prompt"]])
             HEADERS["x-lengthwise-app"] = "strict"
@@ -142,8 +153,8 @@ async def test_no_canary_reaches_a_span_metric_log_row_or_page() -> None:
                 assert refused.startswith(b"HTTP/1.1 400")
                 writer.close()
 
-            rows = await asyncio.to_thread(served.rows, 13)
-            await asyncio.to_thread(collector.wait_for_spans, 25)
+            rows = await asyncio.to_thread(served.rows, 17)
+            await asyncio.to_thread(collector.wait_for_spans, 32)
             pages = [(await asyncio.to_thread(served.get, path))[1] for path in ("/metrics", "/status", "/", "/readyz")]
             ledger = await asyncio.to_thread(ledger_bytes, served.folder)
             log = served.log
@@ -155,12 +166,15 @@ async def test_no_canary_reaches_a_span_metric_log_row_or_page() -> None:
     sinks = {"spans and metrics": exported, "pages": "".join(pages), "ledger": str(ledger), "log": log}
 
     counted = {row["upstream"]: (row["usage_source"], row["output_tokens"]) for row in rows if row["upstream"] != "sim"}
-    assert counted == {"silent": ("estimated", 2), "broken": ("estimated", 1)}
+    nothing = ("none", None)
+    assert counted == {"silent": ("estimated", 2), "broken": ("estimated", 1), "mute": nothing, "nobody": nothing}
     assert sorted({row["end"] for row in rows}) == [
         "broken",
         "client_disconnect",
         "complete",
         "rejected",
+        "shed",
+        "timeout",
         "upstream_error",
     ]
     found = [
