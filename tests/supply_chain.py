@@ -32,7 +32,7 @@ def bill(tools: Path) -> list[str]:
     if done.returncode:
         return [f"no bill of materials: {done.stderr.strip()[-500:]}"]
     listed = {part["name"]: part.get("version") for part in json.loads(BILL.read_text())["components"]}
-    print(f"bill of materials: {len(listed)} components in {BILL.relative_to(ROOT)}")
+    print(f"bill of materials: {len(listed)} components in {BILL.parent.name}/{BILL.name}")
     return [] if listed == locked() else [f"the bill and the lock differ: {sorted(set(listed) ^ set(locked()))}"]
 
 
@@ -60,13 +60,12 @@ def vulnerabilities(tools: Path) -> list[str]:
     ]
 
 
-def main() -> int:
+def main(tools: Path) -> int:
     """Both; 1 when something is wrong."""
-    tools = Path(sys.argv[1])
     wrong = bill(tools) + vulnerabilities(tools)
     print("\n".join(wrong), end="\n" if wrong else "")
     return 1 if wrong else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(Path(sys.argv[1])))
