@@ -34,6 +34,8 @@ import importlib.resources
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any, Final
 
 import orjson
@@ -56,12 +58,7 @@ TOKEN_VARIABLE: Final = "LW_PAGE_TOKEN"  # noqa: S105 -- its name
 _DEFAULT_WINDOW_S: Final = 900
 _SLOT_S: Final = 5
 _ANSWERS: Final = 64
-_FILES: Final = {
-    "page.css": "text/css",
-    "page.js": "text/javascript",
-    "charts.js": "text/javascript",
-    "words.js": "text/javascript",
-}
+_KINDS: Final = {".css": "text/css", ".html": "text/html", ".js": "text/javascript"}
 _SAFE: Final = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
@@ -114,10 +111,9 @@ class Page:
 
     def add_to(self, application: web.Application) -> None:
         """Add the paths."""
-        files = importlib.resources.files("proxy.recorder.page") / "static"
-        self._add_file(application, "/", files / "index.html", "text/html")
-        for name, kind in _FILES.items():
-            self._add_file(application, f"/page/{name}", files / name, kind)
+        for file in (importlib.resources.files("proxy.recorder.page") / "static").iterdir():
+            path = "/" if file.name == "index.html" else f"/page/{file.name}"
+            self._add_file(application, path, file)
         for path, answer in (
             ("/api/state", self._state),
             ("/api/figures", self._figures),
@@ -129,17 +125,13 @@ class Page:
         ):
             application.router.add_get(path, self._guarded(answer))
 
-    # -- files --------------------------------------------------------------------------------------------------------
-
-    def _add_file(self, application: web.Application, path: str, file: Any, kind: str) -> None:
-        body = file.read_bytes()
+    def _add_file(self, application: web.Application, path: str, file: Traversable) -> None:
+        body, kind = file.read_bytes(), _KINDS[Path(file.name).suffix]
 
         async def get(request: web.Request) -> web.Response:
             return _answer(request, body, kind)
 
         application.router.add_get(path, get)
-
-    # -- data ---------------------------------------------------------------------------------------------------------
 
     def _guarded(self, answer: Handler) -> Handler:
         async def get(request: web.Request) -> web.Response:

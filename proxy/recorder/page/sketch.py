@@ -1,4 +1,4 @@
-"""Distributions in little room: counts in buckets whose bounds grow by 2%, so that a quantile is right to within 1%.
+"""Distributions in little room: counts in buckets that grow by 2%, so that a quantile is right to within 1%.
 
 Layer: recorder. Pure, and a value: a sketch is made of numbers once, and two are added into a third. Which bucket a number is in depends
 on the number alone, so the sum of two sketches is the sketch of all their numbers, in whatever order they came together.
@@ -20,10 +20,9 @@ from typing import Final
 __all__ = ["EMPTY", "RELATIVE_ERROR", "Sketch"]
 
 RELATIVE_ERROR: Final = 0.01
-_GROWTH: Final = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
+_GROWTH: Final = 1.02
+"""A bucket is around a power of this, which stands for all its numbers: none is further from it than the root of this."""
 _PER_LOG: Final = 1 / math.log(_GROWTH)
-_MIDDLE: Final = 2 * _GROWTH / (1 + _GROWTH)
-"""A bucket's number, in units of its lower bound: as far from the one bound as from the other, relatively."""
 _LEAST: Final = 1e-6
 _MOST: Final = 1e7
 
@@ -50,8 +49,8 @@ class Sketch:
         seen = [number for number in numbers if number >= _LEAST]
         if seen and max(seen) > _MOST:
             seen = [min(number, _MOST) for number in seen]
-        # math.floor over a product over a logarithm, without a step of Python for each number
-        found = Counter(map(math.floor, map(mul, map(math.log, seen), repeat(_PER_LOG))))
+        # the nearest power, without a step of Python for each number
+        found = Counter(map(round, map(mul, map(math.log, seen), repeat(_PER_LOG))))
         return cls._made(found, len(numbers) - len(seen))
 
     @classmethod
@@ -106,7 +105,7 @@ class Sketch:
 
 
 def _number(bucket: int) -> float:
-    return float(_MIDDLE * _GROWTH**bucket)
+    return float(_GROWTH**bucket)
 
 
 EMPTY: Final = Sketch((), (), 0)
