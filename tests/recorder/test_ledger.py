@@ -371,3 +371,34 @@ def test_an_opaque_exchange_is_a_row_too(ledger: Ledger, path: Path) -> None:
         "none",
         None,
     )
+
+
+def test_what_was_there_before_is_read_from_the_latest_on(path: Path) -> None:
+    """In slices, with the moment at which each exchange ended; what is written meanwhile is not among it."""
+    earlier = Ledger(path)
+    started_ns = [STARTED_UNIX_NS + number // 2 * 1_000_000_000 for number in range(4500)]
+    write(earlier, [make_record(id=f"lw_{n}", started_unix_ns=at_ns) for n, at_ns in enumerate(started_ns)])
+    earlier.close()
+    ledger = Ledger(path)
+    write(ledger, [make_record(id="lw_new", started_unix_ns=STARTED_UNIX_NS)])
+    slices = list(ledger.before(0.0, 100_000))
+    assert [len(rows) for rows in slices] == [2000, 2000, 500]
+    found = [row for rows in slices for row in rows]
+    assert [row[0] for _, row in found] == [f"lw_{n}" for n in range(4499, -1, -1)]
+    assert found[0] == (started_ns[-1] / 1e9 + 1.567, row(make_record(id="lw_4499", started_unix_ns=started_ns[-1])))
+    assert [len(rows) for rows in ledger.before(started_ns[4000] / 1e9, 100_000)] == [500]
+    assert [len(rows) for rows in ledger.before(0.0, 2100)] == [2000, 100]
+    ledger.close()
+
+
+def test_a_ledger_of_somebody_elses_rows_is_read_as_far_as_it_goes(path: Path) -> None:
+    """A start that is no time ends the reading, and nothing else."""
+    Ledger(path).close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(
+            'INSERT INTO exchange (id, started_at, dialect, stream, "end", action, usage_source, trace_id, e2e_s) '
+            "VALUES ('a', 1790000000, 'opaque', 0, 'complete', 'none', 'none', 'x', 'soon')"
+        )
+    ledger = Ledger(path)
+    assert list(ledger.before(0.0, 10)) == []
+    ledger.close()

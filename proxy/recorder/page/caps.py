@@ -141,14 +141,17 @@ def _from_behind(counts: Sequence[int]) -> list[int]:
 
 
 def _timeline(decoded: float, first_s: float, last_s: float, points: str | None) -> tuple[list[float], list[float]]:
-    """Tokens and when they were there: the first, the checkpoints, the last."""
-    at, elapsed_s = [1.0], [first_s]
-    if points is not None:
-        for tokens, seconds in orjson.loads(points):
-            if 1 < tokens < decoded:
-                at.append(tokens)
-                elapsed_s.append(seconds)
-    return [*at, decoded], [*elapsed_s, last_s]
+    """Tokens and when they were there: the first, the checkpoints, the last. Checkpoints that do not rise are none."""
+    if points is None:
+        return [1.0, decoded], [first_s, last_s]
+    try:
+        at, elapsed_s = (list(map(float, values)) for values in zip(*orjson.loads(points), strict=True))
+        if at == sorted(at) and elapsed_s == sorted(elapsed_s):
+            inside = slice(bisect_right(at, 1), bisect_left(at, decoded))
+            return [1.0, *at[inside], decoded], [first_s, *elapsed_s[inside], last_s]
+    except (TypeError, ValueError):
+        pass  # nothing, or not pairs of numbers
+    return [1.0, decoded], [first_s, last_s]
 
 
 def _reached_s(position: float, at: Sequence[float], elapsed_s: Sequence[float]) -> float:

@@ -9,7 +9,7 @@ more than 100,000 are held, the oldest become figures.
 
 Bounded: some 350 slots, 64 groups in each, figures of bounded size, the columns of 100,000 exchanges, and 8,192 rows that wait.
 
-Source: ARCHITECTURE.md 5 "Bounded memory".
+Source: ARCHITECTURE.md 5.10.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -42,13 +42,14 @@ export function chart(figure, spec) {
   if (!plot) {
     const caption = document.createElement("figcaption");
     caption.append(document.createElement("b"), document.createElement("span"));
-    const keys = document.createElement("ul");
+    const row = document.createElement("div"), keys = document.createElement("ul"), readout = document.createElement("p");
+    row.className = "row";
     keys.className = "keys";
+    readout.className = "readout";
+    row.append(keys, readout);
     plot = document.createElement("div");
     plot.className = "plot";
-    const readout = document.createElement("p");
-    readout.className = "readout";
-    figure.prepend(caption, keys, plot, readout);
+    figure.prepend(caption, row, plot);
     resized.observe(plot);
   }
   figure.querySelector("b").textContent = spec.title;

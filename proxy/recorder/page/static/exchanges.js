@@ -1,7 +1,7 @@
 // The last exchanges: a table that can be sorted, each row of which opens its timeline.
 
 import { svg } from "./charts.js";
-import { ask, copy } from "./asking.js";
+import { ask, copy, query } from "./asking.js";
 import * as words from "./words.js";
 
 const $ = (id) => document.getElementById(id);
@@ -20,7 +20,7 @@ const COLUMNS = [
   ["E2E", true, (x) => x.e2e_s, (x) => seconds(x.e2e_s)],
   ["rule", false, (x) => x.rule, (x) => x.rule ?? words.UNKNOWN],
 ];
-let sorted = { column: 0, down: true }, listed = [];
+let sorted = { column: 0, down: true }, listed = [], heldAt = 0, of = "";
 const opened = new Map(); // id of an exchange to the row of its timeline
 
 function how(x) {
@@ -38,16 +38,22 @@ function limit(x) {
 }
 
 export function showExchanges(exchanges, figures) {
+  const filters = query({ window: "" }).toString();
+  if (filters !== of) opened.clear();
+  of = filters;
+  if (opened.size) return; // nothing moves under a timeline that is read
+  heldAt = Date.now() / 1000;
   listed = exchanges;
   $("no-exchanges").hidden = exchanges.length > 0;
   $("exchanges").hidden = !exchanges.length;
   $("no-exchanges").textContent = figures.exchanges ? "None of the last thousand is of these filters. Take a filter away." : "No exchange ended here yet. Each one that ends gets a row: facts alone, no content.";
-  $("last-note").textContent = exchanges.length ? `${count(exchanges.length)}, facts alone; no content, no keys` : "";
   draw();
 }
 
 function draw() {
   heads();
+  const note = opened.size ? `held as of ${words.at(heldAt)} while a timeline is open` : "facts alone; no content, no keys";
+  $("last-note").textContent = listed.length ? `${count(listed.length)}, ${note}` : "";
   const [, , value] = COLUMNS[sorted.column], sign = sorted.down ? -1 : 1;
   const rows = [...listed].sort((a, b) => {
     const x = value(a) ?? null, y = value(b) ?? null;
@@ -55,8 +61,7 @@ function draw() {
     return x < y ? -sign : x > y ? sign : 0;
   });
   const body = $("exchanges").tBodies[0], known = new Map([...body.querySelectorAll("tr[data-id]")].map((row) => [row.dataset.id, row]));
-  const focused = document.activeElement, ids = new Set(rows.map((x) => x.id));
-  for (const id of opened.keys()) if (!ids.has(id)) opened.delete(id);
+  const focused = document.activeElement;
   const wanted = rows.flatMap((x) => {
     const row = known.get(x.id) ?? made(x);
     return opened.has(x.id) ? [row, opened.get(x.id)] : [row];
@@ -162,7 +167,7 @@ function story(x) {
     const fits = from in at && to in at && at[from] >= until && at[to] >= at[from];
     // A pair is left out where finer marks between the two are known.
     const finer = PHASES.some(([start, stop]) => start === from && stop !== to && stop in at && at[stop] < at[to] && stop !== "sent");
-    if (!fits || finer) return false;
+    if (!fits || finer || at[to] - at[from] < 1e-6) return false;
     until = at[to];
     return true;
   });
@@ -217,9 +222,10 @@ function axis(picture, x, at, last) {
   frame.className = "frame";
   texts.className = "texts";
   texts.setAttribute("aria-hidden", "true");
+  const room = 230 / Math.min(1080, window.innerWidth - 64);
   let free = -1;
   for (const [name, s] of [["first token", at["first token"]], ["last token", at["last token"]], ["end", last]]) {
-    if (s === undefined || s / last < free + 0.16) continue;
+    if (s === undefined || s / last < free + room) continue;
     const text = document.createElement("span");
     text.textContent = `${name} ${seconds(s)}`;
     text.style.left = `${(s / last) * 100}%`;

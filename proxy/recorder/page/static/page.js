@@ -112,6 +112,7 @@ $("windows").append(...WINDOWS.map(([length, text]) => {
   const label = document.createElement("label"), input = document.createElement("input"), span = document.createElement("span");
   Object.assign(input, { type: "radio", name: "window", value: length, checked: length === windowS() });
   span.textContent = text;
+  input.setAttribute("aria-label", words.span(length));
   label.append(input, span);
   return label;
 }));

@@ -62,7 +62,7 @@ export function showHealth(state, figures) {
   if (state.ledger && state.ledger.error) troubles.push("the ledger takes no rows");
   if (dropped) troubles.push(`${plural(dropped, "record was", "records were")} dropped since the start`);
   const disarmed = state.policy.rules.filter((rule) => rule.armed === false).map((rule) => rule.name);
-  if (disarmed.length) troubles.push(`${disarmed.join(", ")} ${disarmed.length === 1 ? "is" : "are"} disarmed`);
+  if (disarmed.length) troubles.push(`${disarmed.length === 1 ? "rule" : "rules"} ${disarmed.join(", ")} ${disarmed.length === 1 ? "is" : "are"} disarmed`);
   if (!alive) troubles.push("no worker is connected");
   const also = troubles.length ? [" ", marked(`${troubles.join("; ").replace(/^./, (letter) => letter.toUpperCase())}.`)] : [];
   const by = ["upstream", "client", "proxy"].filter((fault) => faults[fault]).map((fault) => `${count(faults[fault])} by the ${fault}`);
@@ -138,6 +138,7 @@ function secondsAxis(values) {
 
 function clouds(figures, points) {
   const { law } = figures, { output_tokens: tokens, max_tokens: limits, e2e_s: took, cut } = points;
+  const several = figures.names.models.length > 1 && !asked.has("model") ? ". Choose a model for its own law." : "";
   const of = points.one_in > 1 ? `, one in ${points.one_in} drawn` : "";
   const keys = [{ name: "ended by the model", role: "quiet", kind: "dot" }, { name: "cut by the limit", role: "accent", kind: "dot" }];
   const y = secondsAxis([quantile(took, 0.995) * 1.1]);
@@ -149,7 +150,7 @@ function clouds(figures, points) {
   const reach = words.known(law.tpot_s) ? Math.min(longest, (y.max - law.ttft_p50_s) / law.tpot_s + 1) : 0;
   chart($("c-tokens"), {
     title: "Time against tokens that were generated",
-    note: line ? `R² ${line.r2.toFixed(3)}, n ${count(line.n)} whole answers${of}` : `${plural(tokens.length, "whole answer", "whole answers")}${of}`,
+    note: line ? `R² ${line.r2.toFixed(3)}, n ${count(line.n)} whole answers${of}${several}` : `${plural(tokens.length, "whole answer", "whole answers")}${of}`,
     label: `E2E by output tokens${line ? `: R squared ${line.r2.toFixed(3)}` : ""}; law ${seconds(law.ttft_p50_s)} plus ${seconds(law.tpot_s)} per token after the first`,
     none: tokens.length ? "" : "No whole answer whose tokens are known ended in this window.",
     keys: reach > 1 ? [...keys, { name: "law", role: "ink" }] : keys,
@@ -275,9 +276,11 @@ export function chooseCap() {
 export function showCaps(figures, caps) {
   latest = { figures, caps };
   const list = caps.caps, place = Math.max(list.findIndex((each) => each.cap >= capTokens), 0), chosen = list[place];
+  // As far as a cap changes anything, and a little further.
+  const shown = list.slice(0, Math.max(list.findLastIndex((each) => each.longer) + 4, place + 1, 12));
   capTokens = chosen.cap;
   const slider = $("cap");
-  slider.max = list.length - 1;
+  slider.max = shown.length - 1;
   slider.value = place;
   slider.setAttribute("aria-valuetext", `${count(chosen.cap)} tokens`);
   const { complete } = caps, share = (value, whole) => (whole ? value / whole : null);
@@ -293,7 +296,7 @@ export function showCaps(figures, caps) {
   const missing = figures.complete - complete;
   $("cap-note").textContent = `n ${count(complete)} whole answers${missing > 0 ? `; ${count(missing)} earlier ones ended while nobody looked and are not held` : ""}. The same figures: lengthwise report --caps ${chosen.cap}. Same requests, same load and no retries are assumed.`;
   $("copy-rule").disabled = !complete;
-  const at = list.map((each) => each.cap), of = (read) => list.map((each) => [each.cap, read(each)]);
+  const at = shown.map((_, index) => index), of = (read) => shown.map((each, index) => [index, read(each)]);
   const lines = {
     tokens: of((each) => share(each.tokens_saved, caps.output_tokens)),
     time: of((each) => (words.known(each.latency_saved_s) ? share(each.latency_saved_s, caps.e2e_s) : null)),
@@ -305,15 +308,15 @@ export function showCaps(figures, caps) {
     note: `Shares of the ${count(complete)} whole answers' tokens, time and number`,
     none: complete ? "" : "Nothing to try a cap on yet.",
     keys: [{ name: "tokens saved", role: "quiet" }, { name: "waiting saved", role: "ink" }, { name: "newly cut", role: "accent" }],
-    x: { min: at[0], max: at.at(-1), log: true, marks: at.filter((cap) => Number.isInteger(Math.log2(cap))).map((cap) => [cap, short(cap)]) },
+    x: { min: 0, max: at.at(-1), marks: at.filter((index) => index % 2 === 0).map((index) => [index, short(shown[index].cap)]) },
     y: { max, format: (value) => `${Number((value * 100).toPrecision(3))}%` },
     layers: [
       { type: "line", role: "quiet", points: lines.tokens },
       { type: "line", role: "ink", points: lines.time },
       { type: "line", role: "accent", points: lines.cut },
-      { type: "mark", at: chosen.cap, text: count(chosen.cap) },
+      { type: "mark", at: place, text: count(chosen.cap) },
     ],
-    tell: { at, text: (i) => `${count(at[i])}: newly cut ${percent(lines.cut[i][1])}, tokens saved ${percent(lines.tokens[i][1])}, waiting saved ${percent(lines.time[i][1])}` },
+    tell: { at, text: (i) => `${count(shown[i].cap)}: newly cut ${percent(lines.cut[i][1])}, tokens saved ${percent(lines.tokens[i][1])}, waiting saved ${percent(lines.time[i][1])}` },
   });
 }
 

@@ -13,6 +13,7 @@ export const plural = (n, one, many) => `${count(n)} ${n === 1 ? one : many}`;
 
 export function short(value) {
   if (!known(value)) return UNKNOWN;
+  if (value >= 1024 && value % 512 === 0 && value % 1000) return `${trim(value / 1024)}k`; // a number of tokens
   if (value >= 1e6) return `${trim(value / 1e6)}M`;
   return value >= 1000 ? `${trim(value / 1000)}k` : trim(value);
 }
