@@ -5,7 +5,7 @@ import { showCaps, showFast, showHealth, showLengths, showRules, chooseCap } fro
 import { showExchanges } from "./exchanges.js";
 import * as words from "./words.js";
 
-const PERIOD_MS = 2000;
+const PERIOD_MS = 2000, LATE_MS = 1500;
 const $ = (id) => document.getElementById(id);
 
 let timer = 0, round = 0, startedAt = null, heardAt = null, restartUntil = 0;
@@ -14,11 +14,12 @@ let timer = 0, round = 0, startedAt = null, heardAt = null, restartUntil = 0;
 
 async function refresh() {
   clearTimeout(timer);
+  const mine = ++round;
   if (document.hidden) {
     pulse("", "paused while hidden");
     return;
   }
-  const mine = ++round;
+  const late = setTimeout(() => { if (mine === round) pulse("late", "waiting for the recorder"); }, LATE_MS);
   try {
     const q = query();
     const [state, figures, caps, points, last] = await Promise.all(
@@ -30,6 +31,8 @@ async function refresh() {
   } catch (error) {
     if (mine !== round) return;
     failed(error);
+  } finally {
+    clearTimeout(late);
   }
   timer = setTimeout(refresh, PERIOD_MS);
 }
