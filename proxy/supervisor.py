@@ -55,7 +55,7 @@ _HEAD = re.compile(
 )
 """What we answer or relay. Anything else the recorder's server would refuse too, but with its text in the log."""
 _ADMIN_TIMEOUT_S = 30.0
-_RELAYED = (b"host", b"accept", b"accept-encoding")
+_RELAYED = (b"host", b"accept", b"accept-encoding", b"authorization", b"if-none-match")
 _NO_RECORDER = {"status": "unavailable", "reason": "the recorder is restarting"}
 
 _Stamp = tuple[int, ...]
@@ -443,6 +443,7 @@ async def _serve(settings: Settings, policies: PolicySet, directory: str, say: C
         if not supervisor.leaving.is_set():
             say(f"listening on {_url(sockets.data, 'https' if settings.listen_tls else 'http')}/v1")
             say(f"admin on {_url(sockets.admin, 'http')}")
+            say(f"live page on {_url(sockets.admin, 'http')}/")
             notify(os.environ, "READY=1")
         await supervisor.watch()
     finally:
@@ -455,7 +456,7 @@ async def _serve(settings: Settings, policies: PolicySet, directory: str, say: C
 
 
 def run(settings: Settings, policies: PolicySet, say: Callable[[str], None]) -> None:
-    """Serve until SIGTERM, SIGINT or a successor; `say` gets the two ready lines.
+    """Serve until SIGTERM, SIGINT or a successor; `say` gets the three ready lines.
 
     Raises:
         StartError: an address cannot be bound, or the workers cannot start.

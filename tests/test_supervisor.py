@@ -240,7 +240,7 @@ def test_files_of_the_working_folder_are_not_taken_for_our_own(tmp_path: Path) -
     ) as process:
         try:
             assert process.stdout is not None
-            lines = [process.stdout.readline(), process.stdout.readline()]
+            lines = [process.stdout.readline() for _ in range(3)]
         finally:
             process.terminate()
             _, log = process.communicate(timeout=60)
@@ -265,6 +265,7 @@ def test_the_first_lines_on_stdout_are_the_addresses(tmp_path: Path) -> None:
             lines = [process.stdout.readline(), process.stdout.readline()]
             base_url = re.fullmatch(r"listening on (http://127\.0\.0\.1:\d+/v1)\n", lines[0]).group(1)
             admin_url = re.fullmatch(r"admin on (http://\[::1\]:\d+)\n", lines[1]).group(1)
+            assert lines[2] == f"live page on {admin_url}/\n"
             served = Served(base_url, admin_url, None, process, tmp_path)
             # The recorder is still importing: the request waits for it.
             assert served.get("/status")[0] == 200
@@ -811,6 +812,9 @@ def test_the_admin_port_speaks_http() -> None:
         relayed = raw(served, b"HEAD /status HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n")
         assert relayed.startswith(b"HTTP/1.1 200 OK\r\n")
         assert relayed.endswith(b"\r\n\r\n")
+        tag = re.search(rb"ETag: (\S+)", raw(served, b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")).group(1)
+        again = raw(served, b"GET / HTTP/1.1\r\nHost: a\r\nIf-None-Match: %b\r\n\r\n" % tag)
+        assert again.startswith(b"HTTP/1.1 304 Not Modified\r\n")
         code, text = served.get("/nothing")
         assert (code, json.loads(text)["error"]) == (404, "no such path")
         body = b"x" * 300_000

@@ -6,22 +6,15 @@ printable, in patterns their signs mean themselves, and one that no pattern can 
 Source: ARCHITECTURE.md 7 "Policies".
 """
 
-import json
-import re
-import textwrap
 from collections.abc import Iterator
-from typing import Final
 
 import numpy as np
 
 from proxy.evidence import wording
 from proxy.evidence.report import Group, Report
+from proxy.evidence.rule_text import can_be_named, comment, pattern, rule_name
 
 __all__ = ["policy"]
-
-_WIDTH: Final = 100
-_LONGEST_RULE: Final = 56
-"""A rule's name may have 64 characters; some are left for a number."""
 
 
 def policy(report: Report) -> str:
@@ -34,10 +27,11 @@ def policy(report: Report) -> str:
         title = wording.title(group, by_app=True)
         if group.advice.cap_tokens is None or not _can_be_named(group):
             reason = group.advice.reason if group.advice.cap_tokens is None else "no pattern can hold this name"
-            silent += _comment(f"{title}: no rule. {reason[:1].upper()}{reason[1:]}.")
+            silent += comment(f"{title}: no rule. {reason[:1].upper()}{reason[1:]}.")
         else:
-            rules += _rule(group, title, _rule_name(group, names))
-    head = _comment(
+            words = f"advised-{group.model}-{group.app}" if group.app else f"advised-{group.model}"
+            rules += _rule(group, title, rule_name(words, names))
+    head = comment(
         f"What lengthwise advises to try, from {report.exchanges:,} exchanges, "
         f"{wording.moment(report.since_unix_s)} to {wording.moment(report.until_unix_s)} UTC. Rules in shadow change nothing; "
         "they record what they would have done. Look at that for some days before you write mode: enforce."
@@ -45,7 +39,7 @@ def policy(report: Report) -> str:
     return "\n".join([*head, "version: 1", f"rules:{'' if rules else ' []'}", *rules, *silent, ""])
 
 
-def _rule(group: Group, title: str, rule_name: str) -> Iterator[str]:
+def _rule(group: Group, title: str, name: str) -> Iterator[str]:
     assert group.model is not None
     advice = group.advice
     outcome = next(each for each in group.what_if if each.cap_tokens == advice.cap_tokens)
@@ -68,9 +62,9 @@ def _rule(group: Group, title: str, rule_name: str) -> Iterator[str]:
             "These exchanges named no app; the rule matches every app of this model that no rule above names."
         )
     for line in evidence:
-        yield from ("  " + each for each in _comment(line))
-    match = f"model: [{_pattern(group.model)}]" + (f", app: [{_pattern(group.app)}]" if group.app is not None else "")
-    yield f"  - name: {rule_name}"
+        yield from ("  " + each for each in comment(line))
+    match = f"model: [{pattern(group.model)}]" + (f", app: [{pattern(group.app)}]" if group.app is not None else "")
+    yield f"  - name: {name}"
     yield f"    match: {{{match}}}"
     yield "    do: cap"
     yield f"    max_tokens: {advice.cap_tokens}"
@@ -80,24 +74,4 @@ def _rule(group: Group, title: str, rule_name: str) -> Iterator[str]:
 
 
 def _can_be_named(group: Group) -> bool:
-    """A pattern needs text of at least one printable character."""
-    return bool(group.model and group.model.isprintable() and group.app != "" and (group.app or "-").isprintable())
-
-
-def _pattern(text: str) -> str:
-    """A quoted glob that matches this text alone."""
-    return json.dumps(re.sub(r"[*?[]", r"[\g<0>]", text), ensure_ascii=False)
-
-
-def _rule_name(group: Group, taken: set[str]) -> str:
-    words = f"{group.model}-{group.app}" if group.app else f"{group.model}"
-    stem = f"advised-{re.sub('[^A-Za-z0-9_.-]+', '-', words).strip('-')}"[:_LONGEST_RULE].rstrip("-")
-    found, number = stem, 2
-    while found in taken:
-        found, number = f"{stem}-{number}", number + 1
-    taken.add(found)
-    return found
-
-
-def _comment(text: str) -> list[str]:
-    return textwrap.wrap(text, _WIDTH, initial_indent="# ", subsequent_indent="#   ", break_on_hyphens=False)
+    return can_be_named(group.model) and (group.app is None or can_be_named(group.app))

@@ -1,4 +1,4 @@
-"""The recorder's side of the admin port: `/metrics` and `/status`.
+"""The recorder's side of the admin port: `/metrics`, `/status`, and the live page.
 
 Layer: recorder. The supervisor owns the port, answers `/healthz` and `/readyz` itself and relays every other request to
 the local socket served here. Nothing here shows content, a key or a path of an exchange.
@@ -14,13 +14,18 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
+from proxy.recorder.page.endpoints import Page
+
 __all__ = ["serve"]
 
-_EXISTING = ["/healthz", "/readyz", "/metrics", "/status"]
+_EXISTING = ["/", "/healthz", "/readyz", "/metrics", "/status", "/api/state"]
 
 
 async def serve(
-    listening: socket.socket, registry: CollectorRegistry | None, status: Callable[[], Mapping[str, object]]
+    listening: socket.socket,
+    registry: CollectorRegistry | None,
+    status: Callable[[], Mapping[str, object]],
+    page: Page,
 ) -> web.AppRunner:
     """Serve the admin paths on a listening socket until the runner's `cleanup`.
 
@@ -41,6 +46,7 @@ async def serve(
     application = web.Application()
     application.router.add_get("/metrics", get_metrics)
     application.router.add_get("/status", get_status)
+    page.add_to(application)
     application.router.add_route("*", "/{tail:.*}", get_other)
     # access lines would carry paths; signals belong to the process
     runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=0.2)

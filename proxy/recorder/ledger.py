@@ -7,12 +7,13 @@ Source: ARCHITECTURE.md 7 "Ledger"; sqlite.org/wal.html.
 """
 
 import contextlib
+import math
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
@@ -21,7 +22,7 @@ from proxy.policy.disarm import Answer
 from proxy.policy.slack import Length
 from proxy.record import LEDGER_VERSION, Action, End, ExchangeRecord, ShadowDecision, cut_by
 
-__all__ = ["COLUMNS", "Ledger", "LedgerError", "recent_lengths", "row", "shadow_json"]
+__all__ = ["COLUMNS", "Ledger", "LedgerError", "Row", "recent_lengths", "row", "rows_of", "shadow_json"]
 
 _BUSY_S: Final = 1.0
 """How long a commit waits for another writer: longer than the recorder of a supervisor that is being succeeded holds it."""
@@ -33,6 +34,8 @@ _LENGTHS: Final = 100_000
 _INT64 = range(-(2**63), 2**63)
 
 Value = str | int | float | None
+Row = tuple[Value, ...]
+"""The values of `COLUMNS`."""
 
 
 class LedgerError(LengthwiseError):
@@ -104,6 +107,7 @@ _TABLE: Final[tuple[tuple[str, str, Callable[[ExchangeRecord], Value]], ...]] = 
 )
 COLUMNS: Final = tuple(name for name, _, _ in _TABLE)
 """Columns in their order; `end` is a word of SQL and needs quotes in a query."""
+_STARTED_AT, _E2E_S = COLUMNS.index("started_at"), COLUMNS.index("e2e_s")
 _FIRST_COLUMNS: Final = 40
 """Those of the first ledgers of this version."""
 
@@ -117,7 +121,7 @@ _NAMED = ", ".join(f'"{name}"' for name in COLUMNS)
 _INSERT = f"INSERT OR IGNORE INTO exchange ({_NAMED}) VALUES ({', '.join('?' * len(_TABLE))})"  # noqa: S608 -- no values
 
 
-def row(record: ExchangeRecord) -> tuple[Value, ...]:
+def row(record: ExchangeRecord) -> Row:
     """The ledger's row of a record, in the order of `COLUMNS`.
 
     Raises:
@@ -135,6 +139,17 @@ def _storable(value: Value) -> Value:
     if value is None or type(value) is float or type(value) is str:
         return value
     raise TypeError("no column holds this")
+
+
+def rows_of(records: Iterable[ExchangeRecord]) -> list[Row | None]:
+    """Each record's row; None for one that no row can hold. Never raises."""
+    rows: list[Row | None] = []
+    for record in records:
+        try:
+            rows.append(row(record))
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            rows.append(None)
+    return rows
 
 
 class Ledger:
@@ -159,6 +174,7 @@ class Ledger:
             raise LedgerError(f"the ledger {path} cannot be opened (ledger.path): {_reason(error)}") from error
         try:
             self._prepare()
+            (self._last_rowid,) = self._connection.execute("SELECT coalesce(max(rowid), 0) FROM exchange").fetchone()
         except sqlite3.Error as error:
             self._connection.close()
             raise LedgerError(f"the ledger {path} cannot be opened (ledger.path): {_reason(error)}") from error
@@ -201,14 +217,10 @@ class Ledger:
             else:
                 return
 
-    def write(self, records: Sequence[ExchangeRecord]) -> bool:
-        """Commit the records' rows in one transaction; False when that failed and its rows are counted as failed."""
-        rows = []
-        for record in records:
-            try:
-                rows.append(row(record))
-            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-                self.failed += 1
+    def write(self, found: Sequence[Row | None]) -> bool:
+        """Commit rows in one transaction; False when that failed. What is not written counts as failed, as None does."""
+        rows = [row for row in found if row is not None]
+        self.failed += len(found) - len(rows)
         before = self._connection.total_changes
         try:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -241,6 +253,29 @@ class Ledger:
             return [_answer(*row) for row in reversed(rows)]
         except (sqlite3.Error, LookupError, TypeError, ValueError):
             return []
+
+    def before(self, since_unix_s: float, most: int) -> Iterator[list[tuple[float, Row]]]:
+        """Rows that were there when this ledger was opened, and when each exchange ended, the latest first, in slices.
+
+        Nothing more comes when they cannot be read.
+        """
+        query = (
+            f"SELECT rowid, {_NAMED} FROM exchange WHERE rowid <= ? AND started_at >= ? AND (started_at, rowid) < (?, ?) "  # noqa: S608 -- no values
+            "ORDER BY started_at DESC, rowid DESC LIMIT ?"
+        )
+        last: tuple[Any, int] = (math.inf, 0)
+        while most > 0:
+            try:
+                values = (self._last_rowid, since_unix_s, *last, min(most, _SLICE_ROWS))
+                found = self._connection.execute(query, values).fetchall()
+                rows = [(row[1 + _STARTED_AT] + (row[1 + _E2E_S] or 0.0), row[1:]) for row in found]
+            except (sqlite3.Error, TypeError):
+                return
+            if not rows:
+                return
+            yield rows
+            most -= len(rows)
+            last = (found[-1][1 + _STARTED_AT], found[-1][0])
 
     def forget(self, before_unix_s: float) -> bool:
         """Delete one slice of the rows that started before; True while there may be more."""

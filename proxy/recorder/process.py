@@ -32,9 +32,11 @@ from proxy.recorder import admin, export, semconv, tokens
 from proxy.recorder.exposition import Exposition
 from proxy.recorder.intake import Intake
 from proxy.recorder.learned import Learned, LearnedPolicy
-from proxy.recorder.ledger import Ledger, LedgerError
+from proxy.recorder.ledger import Ledger, LedgerError, rows_of
 from proxy.recorder.metrics import Metrics
 from proxy.recorder.otlp import MetricSnapshots, SpanEncoder
+from proxy.recorder.page.endpoints import TOKEN_VARIABLE, Page
+from proxy.recorder.page.history import MOST_ROWS
 from proxy.recorder.series import Instrument, Observed
 from proxy.recorder.spans import SpanForm, spans_of
 from proxy.recorder.tokens import TokenCounter
@@ -131,6 +133,7 @@ class Recorder:
         self._ledger, self._ledger_error = _open_ledger(init.settings)
         self.learned = Learned(init.learned, self._ledger.answers if self._ledger is not None else lambda *_: ())
         self.intake.greet = self._greet
+        self.page = Page(self.status, environ.get(TOKEN_VARIABLE))
         if not self._exports and "otlp" in {telemetry.traces, telemetry.metrics}:
             log.info("no OTLP endpoint is configured (OTEL_EXPORTER_OTLP_ENDPOINT): no spans or metrics are exported")
 
@@ -146,9 +149,11 @@ class Recorder:
                     _log_exchange(record)
             except Exception:  # noqa: BLE001 -- one record must not cost the others; its text could hold anything
                 self.failed_records += 1
+        rows = rows_of(records)
+        self.page.take(rows, records)
         if self._ledger is not None:
             failing = self._ledger.error is not None
-            if not self._ledger.write(records) and not failing:
+            if not self._ledger.write(rows) and not failing:
                 log.warning("the ledger takes no rows (%s): they are counted, and not kept", self._ledger.error)
 
         if self.learned.observe(records):
@@ -184,6 +189,17 @@ class Recorder:
             oldest_unix_s = time.time() - self._init.settings.ledger.keep_days * _DAY_S
             more = self._ledger.forget(oldest_unix_s)
             await asyncio.sleep(_SLICE_PAUSE_S if more else _HOUR_S)
+
+    async def remember(self) -> None:
+        """Read for the page what the ledger has of the last day, the latest first, in slices between which records pass."""
+        slices = () if self._ledger is None else self._ledger.before(time.time() - _DAY_S, MOST_ROWS)
+        for rows in slices:
+            try:
+                self.page.restore(rows)
+            except (LookupError, TypeError, ValueError):  # somebody else wrote into it
+                log.warning("the live page begins now: the ledger holds rows that no recorder wrote")
+                return
+            await asyncio.sleep(_SLICE_PAUSE_S)
 
     async def export_metrics(self) -> None:
         """Send the metrics over OTLP, each time they are due, if anybody wants them."""
@@ -297,10 +313,11 @@ async def run(control: socket.socket, environ: Mapping[str, str]) -> int:
     loop.add_signal_handler(signal.SIGTERM, leave.set)
     recorder = Recorder(init, environ)
     await recorder.intake.serve(_inherited(init.intake_fd))
-    runner = await admin.serve(_inherited(init.admin_fd), recorder.registry, recorder.status)
+    runner = await admin.serve(_inherited(init.admin_fd), recorder.registry, recorder.status, recorder.page)
     tasks = [
         loop.create_task(_obey(reader, recorder, leave)),
         loop.create_task(recorder.housekeep()),
+        loop.create_task(recorder.remember()),
         loop.create_task(recorder.teach()),
         loop.create_task(recorder.export_metrics()),
         loop.create_task(_beat(writer)),

@@ -155,7 +155,8 @@ async def test_no_canary_reaches_a_span_metric_log_row_or_page() -> None:
 
             rows = await asyncio.to_thread(served.rows, 17)
             await asyncio.to_thread(collector.wait_for_spans, 32)
-            pages = [(await asyncio.to_thread(served.get, path))[1] for path in ("/metrics", "/status", "/", "/readyz")]
+            asked = ("/metrics", "/status", "/", "/readyz", "/api/state", "/api/figures", "/api/exchanges")
+            pages = [(await asyncio.to_thread(served.get, path))[1] for path in asked]
             ledger = await asyncio.to_thread(ledger_bytes, served.folder)
             log = served.log
             served.process.terminate()

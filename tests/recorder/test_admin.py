@@ -10,9 +10,10 @@ import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
 from proxy.recorder import admin
+from proxy.recorder.page.endpoints import Page
 
 Ask = Callable[[str, str], Any]
-NOT_FOUND_PATHS = ["/healthz", "/readyz", "/metrics", "/status"]
+NOT_FOUND_PATHS = ["/", "/healthz", "/readyz", "/metrics", "/status", "/api/state"]
 
 
 @pytest.fixture(params=[True, False], ids=["prometheus", "no_prometheus"])
@@ -32,7 +33,8 @@ async def ask(tmp_path: Path, registry: CollectorRegistry | None) -> AsyncIterat
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
         listening.listen()
-        runner = await admin.serve(listening.dup(), registry, lambda: {"version": "1", "laws": {}})
+        status = {"version": "1", "laws": {}}
+        runner = await admin.serve(listening.dup(), registry, lambda: status, Page(lambda: status, None))
         async with aiohttp.ClientSession("http://recorder", connector=aiohttp.UnixConnector(str(path))) as session:
 
             async def ask(method: str, target: str) -> tuple[int, str, Any]:
@@ -49,6 +51,12 @@ async def test_status_is_json(ask: Ask) -> None:
     assert await ask("GET", "/status") == (200, "application/json", {"version": "1", "laws": {}})
 
 
+async def test_the_live_page_is_there(ask: Ask) -> None:
+    """At the port's root, for whoever types its address."""
+    status, kind, body = await ask("GET", "/")
+    assert (status, kind, body[:15]) == (200, "text/html", "<!doctype html>")
+
+
 async def test_metrics_are_text_where_they_are_offered(ask: Ask, registry: CollectorRegistry | None) -> None:
     """With prometheus off the path says why it is not there."""
     if registry is None:
@@ -60,7 +68,8 @@ async def test_metrics_are_text_where_they_are_offered(ask: Ask, registry: Colle
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("GET", "/"), ("GET", "/status/"), ("POST", "/status"), ("GET", "/x?y=1")]
+    ("method", "path"),
+    [("GET", "/api/"), ("GET", "/page/"), ("GET", "/status/"), ("POST", "/status"), ("GET", "/x?y=1")],
 )
 async def test_anything_else_says_what_exists(ask: Ask, method: str, path: str) -> None:
     """404 as JSON; the path that was asked for is not repeated."""

@@ -13,7 +13,7 @@ import pytest
 from proxy.policy.disarm import Answer, cut_by_rule
 from proxy.policy.slack import Length
 from proxy.record import Action, Decision, End, ExchangeRecord, RequestFacts, ResponseFacts, ShadowDecision
-from proxy.recorder.ledger import COLUMNS, Ledger, LedgerError, recent_lengths, row
+from proxy.recorder.ledger import COLUMNS, Ledger, LedgerError, recent_lengths, row, rows_of
 from tests.support.records import STARTED_UNIX_NS, TRACE_ID, make_record
 
 ROW = {
@@ -67,6 +67,11 @@ NOTHING = {
 }
 
 
+def write(ledger: Ledger, records: list[ExchangeRecord]) -> bool:
+    """Commit the rows of records."""
+    return ledger.write(rows_of(records))
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """Where a ledger may be."""
@@ -90,7 +95,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 def test_a_streamed_chat_is_this_row(ledger: Ledger, path: Path) -> None:
     """Every column, in the contract's order, read back by another connection while the ledger is open."""
-    assert ledger.write([make_record()])
+    assert write(ledger, [make_record()])
     assert [list(found.items()) for found in _rows(path)] == [list(ROW.items())]
     assert (ledger.written, ledger.failed, ledger.error) == (1, 0, None)
 
@@ -110,7 +115,7 @@ def test_a_rejected_request_is_a_row_of_unknowns(ledger: Ledger, path: Path) -> 
         request_sent_ns=None,
         first_write_ns=None,
     )
-    ledger.write([record])
+    write(ledger, [record])
     assert _rows(path) == [
         ROW
         | NOTHING
@@ -159,14 +164,14 @@ def test_a_record_that_is_no_row_costs_only_itself(ledger: Ledger, path: Path) -
     """One poisoned record among good ones, and one that is there already."""
     poisoned = make_record(id="lw_2", app={"not": "text"})
     unusable = make_record(id="lw_3", ended_ns=None, request={"limits": "x"})
-    ledger.write([make_record(id="lw_1"), poisoned, unusable, make_record(id="lw_1"), make_record(id="lw_4")])
+    write(ledger, [make_record(id="lw_1"), poisoned, unusable, make_record(id="lw_1"), make_record(id="lw_4")])
     assert [found["id"] for found in _rows(path)] == ["lw_1", "lw_4"]
     assert (ledger.written, ledger.failed) == (2, 3)
 
 
 def test_only_its_owner_reads_a_new_ledger(ledger: Ledger, path: Path) -> None:
     """The file and its write-ahead log have mode 0600."""
-    ledger.write([make_record()])
+    write(ledger, [make_record()])
     modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
     assert modes == {path.name: 0o600, path.name + "-wal": 0o600, path.name + "-shm": 0o600}
 
@@ -175,7 +180,7 @@ def test_a_ledger_is_continued(path: Path) -> None:
     """Schema version 1, WAL, an index on started_at; a second start adds rows."""
     for number in (1, 2):
         ledger = Ledger(path)
-        ledger.write([make_record(id=f"lw_{number}")])
+        write(ledger, [make_record(id=f"lw_{number}")])
         ledger.close()
     with closing(sqlite3.connect(path)) as connection:
         pragmas = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("user_version", "journal_mode")]
@@ -188,13 +193,13 @@ def test_a_ledger_is_continued(path: Path) -> None:
 def test_a_ledger_without_the_newer_columns_gets_them(path: Path) -> None:
     """Columns are added at the end; rows that are there have nothing in them."""
     ledger = Ledger(path)
-    ledger.write([make_record(id="lw_1")])
+    write(ledger, [make_record(id="lw_1")])
     ledger.close()
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("ALTER TABLE exchange DROP COLUMN arm_unit")
         connection.commit()
     ledger = Ledger(path)
-    ledger.write([make_record(id="lw_2", decision={"arm": "512", "unit": "block:7"})])
+    write(ledger, [make_record(id="lw_2", decision={"arm": "512", "unit": "block:7"})])
     ledger.close()
     assert [(found["id"], found["arm"], found["arm_unit"]) for found in _rows(path)] == [
         ("lw_1", None, None),
@@ -222,7 +227,7 @@ def test_the_last_answers_of_a_rule_are_read_back_as_they_were_counted(ledger: L
             ]
         )
     ]
-    ledger.write(records)
+    write(ledger, records)
     expected = [Answer.of(records[number]) for number in (2, 3, 6)]
     assert ledger.answers("cap", STARTED_UNIX_NS / 1e9 + 1, 10) == expected
     assert ledger.answers("cap", 0.0, 2) == expected[1:]
@@ -234,14 +239,15 @@ def test_the_last_answers_of_a_rule_are_read_back_as_they_were_counted(ledger: L
 def test_recent_lengths_are_read_beside_the_writer(ledger: Ledger, path: Path) -> None:
     """Of whole answers whose tokens are known, latest first; no ledger has none, and none is made."""
     later = STARTED_UNIX_NS + 10**9
-    ledger.write(
+    write(
+        ledger,
         [
             make_record(id="lw_1"),
             make_record(id="lw_2", end=End.BROKEN),
             make_record(id="lw_3", status=500),
             make_record(id="lw_4", response={"usage": None}, usage_source="none"),
             make_record(id="lw_5", started_unix_ns=later, app=None),
-        ]
+        ],
     )
     assert recent_lengths(path) == [
         Length("openai", "chat_completions", "gpt-4o", app, 128) for app in (None, "search")
@@ -285,15 +291,15 @@ def test_a_folder_that_is_missing_is_said(tmp_path: Path) -> None:
 def test_two_recorders_write_side_by_side(path: Path) -> None:
     """While one supervisor succeeds another: each row of both is there, and each counts its own."""
 
-    def write(number: int) -> tuple[int, int]:
+    def write_some(number: int) -> tuple[int, int]:
         ledger = Ledger(path)
         for batch in range(100):
-            ledger.write([make_record(id=f"lw_{number}_{batch}_{row}") for row in range(20)])
+            write(ledger, [make_record(id=f"lw_{number}_{batch}_{row}") for row in range(20)])
         ledger.close()
         return ledger.written, ledger.failed
 
     with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(write, range(2))) == [(2000, 0)] * 2
+        assert list(pool.map(write_some, range(2))) == [(2000, 0)] * 2
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT count(*) FROM exchange").fetchone() == (4000,)
 
@@ -312,9 +318,9 @@ def test_columns_of_a_later_version_are_no_hindrance(ledger: Ledger, path: Path)
     """A successor may add some while its predecessor still writes, and be taken back afterwards."""
     with closing(sqlite3.connect(path, isolation_level=None)) as later:
         later.execute("ALTER TABLE exchange ADD COLUMN later TEXT")
-    assert ledger.write([make_record(id="lw_1")])
+    assert write(ledger, [make_record(id="lw_1")])
     again = Ledger(path)
-    assert again.write([make_record(id="lw_2")])
+    assert write(again, [make_record(id="lw_2")])
     again.close()
 
 
@@ -322,10 +328,10 @@ def test_a_locked_ledger_counts_its_rows_and_goes_on(ledger: Ledger, path: Path)
     """Another writer costs rows while it holds the lock, and no more."""
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        assert not ledger.write([make_record(id="lw_1"), make_record(id="lw_2")])
+        assert not write(ledger, [make_record(id="lw_1"), make_record(id="lw_2")])
         assert (ledger.written, ledger.failed, ledger.error) == (0, 2, "database is locked")
         other.execute("ROLLBACK")
-    assert ledger.write([make_record(id="lw_3")])
+    assert write(ledger, [make_record(id="lw_3")])
     assert (ledger.written, ledger.failed, ledger.error) == (1, 2, None)
 
 
@@ -335,10 +341,10 @@ def test_a_full_disk_counts_its_rows_and_goes_on(ledger: Ledger) -> None:
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     connection.execute(f"PRAGMA max_page_count = {pages}")
     records = [make_record(id=f"lw_{number}") for number in range(200)]
-    assert not ledger.write(records)
+    assert not write(ledger, records)
     assert (ledger.written, ledger.failed, ledger.error) == (0, 200, "database or disk is full")
     connection.execute("PRAGMA max_page_count = 1000000")
-    assert ledger.write(records)
+    assert write(ledger, records)
     assert (ledger.written, ledger.failed) == (200, 200)
 
 
@@ -348,7 +354,7 @@ def test_old_rows_are_forgotten_in_slices(ledger: Ledger, path: Path) -> None:
     def aged(number: int, days: int) -> ExchangeRecord:
         return make_record(id=f"lw_{number}", started_unix_ns=STARTED_UNIX_NS - days * 86_400 * 10**9)
 
-    ledger.write([aged(number, 31) for number in range(2500)] + [aged(5000, 29), aged(5001, 0)])
+    write(ledger, [aged(number, 31) for number in range(2500)] + [aged(5000, 29), aged(5001, 0)])
     oldest_unix_s = STARTED_UNIX_NS / 1e9 - 30 * 86_400
     assert [ledger.forget(oldest_unix_s), len(_rows(path))] == [True, 502]
     assert ledger.forget(oldest_unix_s) is False
@@ -357,7 +363,7 @@ def test_old_rows_are_forgotten_in_slices(ledger: Ledger, path: Path) -> None:
 
 def test_an_opaque_exchange_is_a_row_too(ledger: Ledger, path: Path) -> None:
     """Its dialect says so; nothing else is claimed."""
-    ledger.write([make_record(request=RequestFacts("opaque"), decision=Decision(), response=ResponseFacts())])
+    write(ledger, [make_record(request=RequestFacts("opaque"), decision=Decision(), response=ResponseFacts())])
     (found,) = _rows(path)
     assert (found["dialect"], found["model"], found["action"], found["requested_max_tokens"]) == (
         "opaque",
@@ -365,3 +371,34 @@ def test_an_opaque_exchange_is_a_row_too(ledger: Ledger, path: Path) -> None:
         "none",
         None,
     )
+
+
+def test_what_was_there_before_is_read_from_the_latest_on(path: Path) -> None:
+    """In slices, with the moment at which each exchange ended; what is written meanwhile is not among it."""
+    earlier = Ledger(path)
+    started_ns = [STARTED_UNIX_NS + number // 2 * 1_000_000_000 for number in range(4500)]
+    write(earlier, [make_record(id=f"lw_{n}", started_unix_ns=at_ns) for n, at_ns in enumerate(started_ns)])
+    earlier.close()
+    ledger = Ledger(path)
+    write(ledger, [make_record(id="lw_new", started_unix_ns=STARTED_UNIX_NS)])
+    slices = list(ledger.before(0.0, 100_000))
+    assert [len(rows) for rows in slices] == [2000, 2000, 500]
+    found = [row for rows in slices for row in rows]
+    assert [row[0] for _, row in found] == [f"lw_{n}" for n in range(4499, -1, -1)]
+    assert found[0] == (started_ns[-1] / 1e9 + 1.567, row(make_record(id="lw_4499", started_unix_ns=started_ns[-1])))
+    assert [len(rows) for rows in ledger.before(started_ns[4000] / 1e9, 100_000)] == [500]
+    assert [len(rows) for rows in ledger.before(0.0, 2100)] == [2000, 100]
+    ledger.close()
+
+
+def test_a_ledger_of_somebody_elses_rows_is_read_as_far_as_it_goes(path: Path) -> None:
+    """A start that is no time ends the reading, and nothing else."""
+    Ledger(path).close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(
+            'INSERT INTO exchange (id, started_at, dialect, stream, "end", action, usage_source, trace_id, e2e_s) '
+            "VALUES ('a', 1790000000, 'opaque', 0, 'complete', 'none', 'none', 'x', 'soon')"
+        )
+    ledger = Ledger(path)
+    assert list(ledger.before(0.0, 10)) == []
+    ledger.close()

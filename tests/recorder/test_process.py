@@ -7,12 +7,14 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from proxy.record import Action, End, RequestFacts, ResponseFacts
@@ -244,6 +246,32 @@ def test_a_killed_recorder_is_replaced_on_the_same_sockets(start: Start) -> None
     assert [worker["alive"] for worker in host.status()["workers"]] == [True]
 
 
+def test_the_live_page_remembers_what_a_killed_recorder_knew(start: Start) -> None:
+    """The last day is read again from the ledger; without a ledger the page begins anew."""
+    now_ns = time.time_ns()
+    for ledger, expected in (({}, 4), ({"path": None}, 1)):
+        host = start(ledger=ledger)
+        first = host.worker()
+        old = make_record(id="lw_old", started_unix_ns=now_ns - 2 * 86_400 * 10**9)
+        first.send([make_record(id=f"lw_{n}", started_unix_ns=now_ns - n * 10**11) for n in range(3)] + [old])
+        host.kill()
+        host.start()
+        host.worker(pid=1000).send([make_record(id="lw_3", started_unix_ns=now_ns)])
+        wait_until(
+            lambda host=host, expected=expected: orjson.loads(host.request("/api/state")[2])["restored"] == expected - 1
+        )
+        assert orjson.loads(host.request("/api/figures?window=86400")[2])["exchanges"] == expected
+        listed = orjson.loads(host.request("/api/exchanges")[2])["exchanges"]
+        assert [each["id"] for each in listed] == ["lw_3", "lw_0", "lw_1", "lw_2"][:expected]
+
+
+def test_the_live_page_is_kept_with_a_token_where_the_environment_has_one(start: Start) -> None:
+    """Its data only: whoever scrapes goes on."""
+    host = start(environ={"LW_PAGE_TOKEN": "s3cret"})
+    statuses = {path: host.request(path)[0] for path in ("/api/state", "/", "/metrics", "/status")}
+    assert statuses == {"/api/state": 401, "/": 200, "/metrics": 200, "/status": 200}
+
+
 def test_what_workers_hand_over_while_it_leaves_is_kept(start: Start) -> None:
     """Records that are in the socket when the end comes are committed before it."""
     host = start()
@@ -333,7 +361,8 @@ def test_nothing_but_named_facts_leaves_the_process(start: Start) -> None:
             worker.say(line)
         assert worker.acknowledged(7) == 7
         collector.wait_for_spans(9)
-        pages = [host.request(path)[2].decode() for path in ("/metrics", "/status", "/" + CANARY)]
+        asked = ("/metrics", "/status", "/" + CANARY, "/", "/api/figures", "/api/state", "/api/exchanges/lw_ok")
+        pages = [host.request(path)[2].decode() for path in asked]
         worker.close()
         assert host.stop() == 0
         collector.wait_for_metric(semconv.LENGTHWISE_STREAM_ENDS)

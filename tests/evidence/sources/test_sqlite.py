@@ -9,7 +9,7 @@ import pytest
 from proxy.evidence.sources.exchanges import AbsentError, SourceError
 from proxy.evidence.sources.query import Window
 from proxy.evidence.sources.sqlite import read
-from proxy.recorder.ledger import Ledger
+from proxy.recorder.ledger import Ledger, rows_of
 from tests.support.ledgers import STARTED_AT, make_row, write_ledger
 from tests.support.records import make_record
 
@@ -60,9 +60,9 @@ def test_what_is_no_ledger_is_said_to_be_none(tmp_path: Path, make: object) -> N
 def test_a_ledger_is_read_while_a_recorder_writes_to_it(tmp_path: Path) -> None:
     """What is committed is seen, though it is in the write-ahead log only; and the writer goes on."""
     ledger = Ledger(tmp_path / "l.sqlite")
-    ledger.write([make_record(id="a")])
+    ledger.write(rows_of([make_record(id="a")]))
     assert len(read(tmp_path / "l.sqlite", Window())) == 1
-    ledger.write([make_record(id="b")])
+    ledger.write(rows_of([make_record(id="b")]))
     assert len(read(tmp_path / "l.sqlite", Window())) == 2
     ledger.close()
 

@@ -1,0 +1,163 @@
+"""The last 24 hours in slots of time.
+
+Layer: recorder. Pure: callers say what time it is, and a step back is no time that passed. An exchange belongs to the moment at which its
+record came; that is when it had ended.
+
+A slot is 5 s long; from a quarter of an hour on twelve of them are one of a minute, and from an hour on twelve of those are one of twelve
+minutes. While nobody looks, rows wait to be filed together: into columns, which costs a fiftieth of what the ledger does with them. When
+more than 100,000 are held, the oldest become figures.
+
+Bounded: some 350 slots, 64 groups in each, figures of bounded size, the columns of 100,000 exchanges, and 8,192 rows that wait.
+
+Source: ARCHITECTURE.md 5.10.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from proxy.recorder.ledger import Row
+from proxy.recorder.page.cell import Cell
+from proxy.recorder.page.columns import Group, Groups, Kinds
+
+__all__ = ["MOST_ROWS", "History", "Slot"]
+
+MOST_ROWS: Final = 100_000
+_TIERS: Final = ((5, 900), (60, 3600), (720, 87_840))
+"""Length of a slot, and the age from which it is part of a longer one, in seconds; each length divides the next."""
+_MOST_WAITING: Final = 8192
+_FILED_TOGETHER: Final = 2048
+"""The longer rows wait, the longer are the slots that they go into, and the more of them into one cell at once."""
+
+
+class Slot(NamedTuple):
+    """A span of time and what ended in it."""
+
+    start_s: float
+    """Unix time."""
+    end_s: float
+    cells: Mapping[Group, Cell]
+
+
+class History:
+    """All that the page knows of exchanges that ended."""
+
+    def __init__(self, now_s: float) -> None:
+        self.now_s = now_s
+        """Unix time, as far as it was told."""
+        self.taken = 0
+        """Exchanges that were taken as they ended."""
+        self.restored = 0
+        """Rises when the past changes."""
+        self.held = 0
+        """Exchanges that are held exactly."""
+        self.kinds = Kinds()
+        self.group = Groups().group
+        """The group of a row."""
+        self._slots: tuple[dict[int, dict[Group, Cell]], ...] = tuple({} for _ in _TIERS)
+        """For each tier its slots by their number since the beginning of time."""
+        self._filed = 0
+        self._waiting: list[tuple[float, Row]] = []
+
+    def take(self, rows: Iterable[Row | None], now_s: float) -> None:
+        """Take rows of exchanges that just ended; None is one that no row could hold."""
+        self.now_s = now_s = max(now_s, self.now_s)
+        found = [(now_s, row) for row in rows if row is not None]
+        self.taken += len(found)
+        self._waiting += found
+        if len(self._waiting) >= _MOST_WAITING:
+            self._settle(_FILED_TOGETHER)
+
+    def advance(self, now_s: float) -> None:
+        """Let time pass up to now, and take account of all that was taken."""
+        self.now_s = max(now_s, self.now_s)
+        self._settle(len(self._waiting))
+
+    def restore(self, rows: Iterable[tuple[float, Row]]) -> None:
+        """Take rows of exchanges that ended at these times in the past; those of which there is no telling are left out.
+
+        Raises:
+            LookupError, TypeError, ValueError: they are no rows that a recorder wrote; some may have been taken.
+        """
+        self.restored += 1
+        self._file((min(at_s, self.now_s), row) for at_s, row in rows)
+
+    def slots(self, since_s: float) -> Iterator[Slot]:
+        """The slots that begin at this unix time or later, in their order."""
+        for (length_s, _), slots in zip(reversed(_TIERS), reversed(self._slots), strict=True):
+            for number in sorted(slots):
+                if number * length_s >= since_s:
+                    yield Slot(number * length_s, (number + 1) * length_s, slots[number])
+
+    def prepare(self, since_s: float) -> Iterator[None]:
+        """Make the figures that are not made yet, some in each step."""
+        for slot in list(self.slots(since_s)):
+            for cell in list(slot.cells.values()):
+                while not cell.is_figured:
+                    cell.figure()
+                    yield
+
+    def _settle(self, count: int) -> None:
+        for tier in range(len(_TIERS)):
+            self._roll(tier)
+        self._file(self._waiting[:count])
+        del self._waiting[:count]
+
+    def _roll(self, tier: int) -> None:
+        """Make slots that are old enough part of longer ones, or forget them."""
+        slots, length_s, kept_since_s = self._slots[tier], _TIERS[tier][0], self._kept_since_s(tier)
+        for number in [number for number in slots if number * length_s < kept_since_s]:
+            cells = slots.pop(number)
+            if tier + 1 == len(_TIERS):
+                self.held -= sum(map(len, cells.values()))
+                continue
+            longer = self._slots[tier + 1].setdefault(number * length_s // _TIERS[tier + 1][0], {})
+            for group, cell in cells.items():
+                known = longer.get(group)
+                if known is None:
+                    longer[group] = cell
+                else:
+                    held = len(known) + len(cell)
+                    known.extend(cell)
+                    self.held += len(known) - held
+
+    def _kept_since_s(self, tier: int) -> float:
+        """A tier's first slot begins at this time at the earliest: whole slots of the next tier take what is older."""
+        whole_s = _TIERS[min(tier + 1, len(_TIERS) - 1)][0]
+        return (self.now_s - _TIERS[tier][1]) // whole_s * whole_s
+
+    def _file(self, rows: Iterable[tuple[float, Row]]) -> None:
+        """Put rows into the slots of their times."""
+        kept_since_s = [self._kept_since_s(tier) for tier in range(len(_TIERS))]
+        placed: dict[tuple[int, int], list[Row]] = {}
+        for at_s, row in rows:
+            for tier, since_s in enumerate(kept_since_s):
+                if at_s >= since_s:
+                    placed.setdefault((tier, int(at_s // _TIERS[tier][0])), []).append(row)
+                    break
+        for (tier, number), found in placed.items():
+            self._put(self._slots[tier].setdefault(number, {}), found)
+        self._give_up()
+
+    def _put(self, cells: dict[Group, Cell], rows: Sequence[Row]) -> None:
+        by_group: dict[Group, list[Row]] = {}
+        for row in rows:
+            by_group.setdefault(self.group(row), []).append(row)
+        for group, found in by_group.items():
+            cell = cells.get(group)
+            if cell is None:
+                cell = cells[group] = Cell(self.kinds)
+            held = len(cell)
+            cell.append(found, self._filed)
+            self.held += len(cell) - held
+            self._filed += len(found)
+
+    def _give_up(self) -> None:
+        """Hold no more exchanges than may be: the oldest become figures."""
+        if self.held <= MOST_ROWS:
+            return
+        for slot in self.slots(0):
+            for cell in slot.cells.values():
+                self.held -= len(cell)
+                cell.give_up()
+            if self.held <= MOST_ROWS:
+                return
