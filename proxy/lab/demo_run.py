@@ -86,6 +86,8 @@ async def demo(folder: Path) -> int:
         serve += ["--policies", str(folder / "policies.yaml"), "--ledger", str(ledger)]
         async with child(folder, serve, ["listening on", "admin on"]) as (base_url, admin_url):
             await ready(admin_url, folder)
+            console.print(f"Watch it on the live page, as long as it runs: {admin_url}/")
+            console.print()
             outcome, failures = await _asked(console, base_url)
             rows = await rows_of(ledger, sent() + _PROBE.requests)
     return _told(console, folder, rows, outcome, failures)
