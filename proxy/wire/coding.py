@@ -109,18 +109,31 @@ def _brotli() -> _Coding:
     class Stream:
         """A br stream under the names of the others; its library fails when anything follows the end."""
 
-        __slots__ = ("_stream",)
+        __slots__ = ("_failure", "_stream")
         unused_data = b""
 
         def __init__(self) -> None:
             self._stream = brotli.Decompressor()
+            self._failure: Exception | None = None
 
         @property
         def eof(self) -> bool:
             return bool(self._stream.is_finished())
 
         def decompress(self, data: bytes, max_length: int, /) -> bytes:
-            return bytes(self._stream.process(data, output_buffer_limit=max_length))
+            if self._failure is not None:
+                raise self._failure
+            output = bytes(self._stream.process(data, output_buffer_limit=max_length))
+            try:
+                # A call may leave output behind that the next one gives, whatever it brings.
+                while output and len(output) < max_length and not self._stream.is_finished():
+                    more = self._stream.process(b"", output_buffer_limit=max_length - len(output))
+                    if not more:
+                        break
+                    output += more
+            except brotli.error as error:
+                self._failure = error  # at the next call: what came before it is good
+            return output
 
     return _Coding(Stream, brotli.error)
 

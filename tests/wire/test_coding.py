@@ -261,6 +261,15 @@ def test_a_failure_far_inside_a_body_loses_nothing_before_it(coding, body, wrong
         assert decoded(coding, reads) == (LONG, True)
 
 
+def test_a_few_bytes_of_long_output_give_all_of_it():
+    """How much comes of a run does not depend on the number of reads: brotli's library gives 32 KiB with a call."""
+    damaged = bytes.fromhex("5b0af80e4002201e0b8400de201e0b8400de01")  # a megabyte of zeros, a piece of it doubled
+    singly = decoded("br", one_by_one(damaged))
+    assert singly == (bytes(456_779), True)
+    for places in ([], [3, 8, 15, 16], [15], [8, 15]):
+        assert decoded("br", cut_at(damaged, places)) == singly
+
+
 def test_corrupt_bytes_fail_and_nothing_follows():
     """After a failure nothing comes out, whatever goes in."""
     content = decoder("gzip")
