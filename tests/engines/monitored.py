@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import openai
 
-from proxy.lab.traffic import interleaved, send_all
+from proxy.lab.traffic import send_all, sent
 from tests.engines.asking import ask
 from tests.engines.parts import Prometheus, eventually, free_port, prometheus, simulator
 from tests.support.serve import Served, serving
@@ -81,5 +81,5 @@ def _wait_for_scrape(server: Prometheus, burst: int) -> None:
         )
 
 
-SENT = len(interleaved()) + 2
+SENT = sent() + 2
 """Exchanges of a burst."""

@@ -3,8 +3,8 @@
 //     node --input-type=module - < node_clients.mjs CLIENT BASE_URL HEARD_URL ASKED MODEL...
 //
 // CLIENT is openai, anthropic or ai; ASKED is "usage" when usage is asked for. Read from its standard input, so that the
-// packages are those of the current folder. HEARD_URL is fetched when the stream's first object is there. Prints one JSON list:
-// {objects, error} for each model.
+// packages are those of the current folder. HEARD_URL is fetched when what two whole events make is there: as many as come
+// before a break. Prints one JSON list: {objects, error} for each model.
 
 const [client, baseURL, heardURL, asked, ...models] = process.argv.slice(2);
 const messages = [{ role: "user", content: "a" }];
@@ -49,7 +49,8 @@ for (const model of models) {
   try {
     for await (const part of await ask(model)) {
       found.objects.push(plain(part));
-      if (!heard && (client !== "ai" || part.type === "text-delta")) {
+      // the first of the two events holds no text, and the AI SDK has parts of its own before it
+      if (!heard && (client === "ai" ? part.type === "text-delta" : found.objects.length === 2)) {
         heard = true;
         await (await fetch(heardURL)).text();
       }

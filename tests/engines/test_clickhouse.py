@@ -6,14 +6,11 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from proxy.record import OPAQUE, Action, Decision, End, ExchangeRecord, RequestFacts, ResponseFacts, ShadowDecision
 from proxy.recorder import semconv
 from proxy.recorder.ledger import COLUMNS, row
-from proxy.recorder.spans import SpanForm, spans_of
+from proxy.recorder.spans import Span, SpanForm, Value, spans_of
 from tests.engines.install import command, folder
 from tests.engines.parts import ROOT
 from tests.support.records import at, make_record
@@ -21,9 +18,6 @@ from tests.support.records import at, make_record
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(300)]
 
 TABLES = ROOT / "deploy" / "clickhouse" / "tables"
-FORM = SpanForm(
-    Resource({"service.name": "lengthwise"}), InstrumentationScope(semconv.SCOPE, "1", semconv.SCHEMA_URL), "full"
-)
 ENGINE = """
 import json, sys
 from chdb.session import Session
@@ -144,8 +138,8 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     if python is None:
         pytest.skip(f"clickhouse is not installed in {folder()}: python tests/engines/install.py clickhouse")
     home = tmp_path_factory.mktemp("clickhouse")
-    spans = [_stored(span) for name in RECORDS for span in spans_of(_record(name), FORM)]
-    early, _ = spans_of(make_record(id="lw_early", trace_id="f" * 32), FORM)
+    spans = [_stored(span) for name in RECORDS for span in spans_of(_record(name), SpanForm())]
+    early, _ = spans_of(make_record(id="lw_early", trace_id="f" * 32), SpanForm())
     stored = [*spans, *spans, _stored(early)]
     (home / "spans.json").write_text("\n".join(map(json.dumps, stored)), encoding="utf-8")
     arguments = [python, "-c", ENGINE, TABLES, home / "spans.json"]
@@ -193,33 +187,35 @@ def _not_on_spans(record: ExchangeRecord) -> dict[str, Any]:
     }
 
 
-def _stored(span: ReadableSpan) -> dict[str, Any]:
+def _stored(span: Span) -> dict[str, Any]:
     """A span as the Collector's exporter stores it: attributes are text."""
-    assert span.context is not None
-    assert span.start_time is not None
-    assert span.end_time is not None
     return {
-        "Timestamp": f"{span.start_time // 10**9}.{span.start_time % 10**9:09d}",
-        "TraceId": f"{span.context.trace_id:032x}",
-        "SpanId": f"{span.context.span_id:016x}",
-        "ParentSpanId": f"{span.parent.span_id:016x}" if span.parent else "",
+        "Timestamp": _seconds(span.start_unix_ns),
+        "TraceId": span.trace_id,
+        "SpanId": span.span_id,
+        "ParentSpanId": span.parent_span_id or "",
         "SpanName": span.name,
         "SpanKind": span.kind.name.capitalize(),
         "ServiceName": "lengthwise",
         "ScopeName": semconv.SCOPE,
-        "SpanAttributes": {name: _text(value) for name, value in (span.attributes or {}).items()},
-        "Duration": span.end_time - span.start_time,
-        "StatusCode": span.status.status_code.name.capitalize(),
-        "Events.Timestamp": [f"{event.timestamp // 10**9}.{event.timestamp % 10**9:09d}" for event in span.events],
-        "Events.Name": [event.name for event in span.events],
+        "SpanAttributes": {name: _text(value) for name, value in span.attributes.items()},
+        "Duration": span.end_unix_ns - span.start_unix_ns,
+        "StatusCode": "Error" if span.failed else "Unset",
+        "Events.Timestamp": [_seconds(at_unix_ns) for _, at_unix_ns in span.events],
+        "Events.Name": [name for name, _ in span.events],
         "Events.Attributes": [{} for _ in span.events],
     }
 
 
-def _text(value: Any) -> str:
+def _seconds(unix_ns: int) -> str:
+    """As ClickHouse reads a time: to the nanosecond."""
+    return f"{unix_ns // 10**9}.{unix_ns % 10**9:09d}"
+
+
+def _text(value: Value) -> str:
     """A value as the Collector writes it: JSON for lists, the shortest digits for numbers, an exponent below 1e-6."""
     if isinstance(value, str):
         return value
     if isinstance(value, float):
         return format(Decimal(repr(value)), "f") if value == 0 or abs(value) >= 1e-6 else repr(value)
-    return json.dumps(list(value) if isinstance(value, tuple) else value, separators=(",", ":"))
+    return json.dumps(value, separators=(",", ":"))

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 
 import pytest
 
+from proxy.lab.traffic import BATCHES, CLASSES
 from tests.engines.install import folder, home_of
 from tests.engines.monitored import Monitored, monitored
 from tests.engines.parts import ROOT, get_json
@@ -56,7 +57,8 @@ def test_the_choices_of_a_variable_are_the_labels_of_the_traffic(traffic: Monito
             metric, label = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["query"]["query"]).groups()
             path = f"/api/v1/label/{label}/values?{urlencode({'match[]': metric})}"
             choices[variable["name"]] = get_json(traffic.server.url + path)["data"]
-    assert choices == {"model": ["sim-large", "sim-reasoning", "sim-small"], "provider": ["groq", "openai", "vllm"]}
+    models = sorted({kind.model for kind in (*CLASSES, *BATCHES)})
+    assert choices == {"model": models, "provider": ["groq", "openai", "vllm"]}
 
 
 def test_grafanas_own_types_accept_the_dashboard(tmp_path: Path) -> None:

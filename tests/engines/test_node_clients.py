@@ -37,7 +37,11 @@ def home() -> Path:
 
 
 class Shaped:
-    """A provider that writes its stream in the shape that the request names as its model."""
+    """A provider that writes its stream in the shape that the request names as its model.
+
+    A break waits until the client has read every whole event before it: fetch of Node.js drops the chunks that nobody has
+    read yet when the body breaks off, directly too, and how many those are is chance.
+    """
 
     def __init__(self, client: str, usage: str | None, *, asked: bool) -> None:
         self._client, self._usage, self._asked = client, usage, asked
@@ -59,7 +63,7 @@ class Shaped:
                 pieces = shape.pieces(chat(asked=asks(request.body)))
             else:
                 pieces = wanted(shape, self._usage, asked=self._asked)
-            if not await answer(link, shape, pieces, self._heard):
+            if not await answer(link, shape, pieces, self._heard, hold_fin=True):
                 return
 
 

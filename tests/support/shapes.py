@@ -222,10 +222,13 @@ def wanted(shape: Shape, usage: str, *, asked: bool) -> list[bytes]:
     return shape.pieces(chat(asked=True), without=None if shape.uncut else EXTRA_MARK)
 
 
-async def answer(link: Link, shape: Shape, pieces: list[bytes], heard: asyncio.Event) -> bool:
+async def answer(
+    link: Link, shape: Shape, pieces: list[bytes], heard: asyncio.Event, *, hold_fin: bool = False
+) -> bool:
     """Sends a stream, one chunk for each piece, and ends it as the shape does; False when the connection is over.
 
-    A reset waits until `heard`, because it may overtake what was sent before it.
+    A reset waits until `heard`, because it may overtake what was sent before it; so does an early end with `hold_fin`, for
+    clients that drop what they have not read yet when the connection ends.
     """
     lines = [b"HTTP/1.1 200 OK", EVENT_STREAM, b"Transfer-Encoding: chunked"]
     if shape.coding:
@@ -236,8 +239,9 @@ async def answer(link: Link, shape: Shape, pieces: list[bytes], heard: asyncio.E
     if shape.ending == "whole":
         await link.send(b"0\r\n\r\n")
         return True
-    if shape.ending == "reset":
+    if shape.ending == "reset" or hold_fin:
         await heard.wait()
+    if shape.ending == "reset":
         await link.reset()
     else:
         await link.fin()
