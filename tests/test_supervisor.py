@@ -244,13 +244,13 @@ def test_files_of_the_working_folder_are_not_taken_for_our_own(tmp_path: Path) -
         finally:
             process.terminate()
             _, log = process.communicate(timeout=60)
-    assert [line.split(" on ")[0] for line in lines] == ["listening", "admin"], log
+    assert [line.split(" on ")[0] for line in lines] == ["listening", "admin", "live page"], log
     assert process.returncode == 0
     assert "the wrong module" not in log
 
 
 def test_the_first_lines_on_stdout_are_the_addresses(tmp_path: Path) -> None:
-    """Two lines, both usable as they are, with the ports that the system chose; whoever asks at once gets an answer."""
+    """Three lines, all usable as they are, with the ports that the system chose; whoever asks at once gets an answer."""
     (tmp_path / "lengthwise.yaml").write_text(json.dumps(NOWHERE | {"listen": "127.0.0.1:0", "admin": "[::1]:0"}))
     with subprocess.Popen(
         [sys.executable, "-P", "-m", "proxy", "serve"],
@@ -262,7 +262,7 @@ def test_the_first_lines_on_stdout_are_the_addresses(tmp_path: Path) -> None:
     ) as process:
         try:
             assert process.stdout is not None
-            lines = [process.stdout.readline(), process.stdout.readline()]
+            lines = [process.stdout.readline() for _ in range(3)]
             base_url = re.fullmatch(r"listening on (http://127\.0\.0\.1:\d+/v1)\n", lines[0]).group(1)
             admin_url = re.fullmatch(r"admin on (http://\[::1\]:\d+)\n", lines[1]).group(1)
             assert lines[2] == f"live page on {admin_url}/\n"
