@@ -55,6 +55,8 @@ def report(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     error = context.get("exception")
     if isinstance(error, OSError):
         return  # a peer that is gone is no mistake of ours
+    if error is not None and any(frame.name == "_start_serving" for frame in traceback.extract_tb(error.__traceback__)):
+        return  # without descriptors asyncio accepts again a second later, also on a socket that was closed meanwhile
     _log.error("internal error: %s", _places((type(error), error, error.__traceback__)) if error else "unknown place")
 
 
