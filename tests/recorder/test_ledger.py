@@ -310,7 +310,7 @@ def test_a_new_file_that_another_recorder_begins_too_is_waited_for(path: Path, m
         other.execute("BEGIN IMMEDIATE")
         monkeypatch.setattr("proxy.recorder.ledger.time.sleep", lambda _: other.execute("COMMIT"))
         ledger = Ledger(path)
-    assert ledger.write([make_record()])
+    assert write(ledger, [make_record()])
     ledger.close()
 
 
