@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from proxy.recorder.ledger import COLUMNS, Row
-from proxy.recorder.page.columns import Columns, Kinds
+from proxy.recorder.page.columns import Columns, Words
 from tests.support.ledgers import make_row
 from tests.support.traffic import ledger_rows
 
@@ -53,8 +53,8 @@ def messy_rows(rng: np.random.Generator, count: int, days: float = 1) -> Iterato
         yield make_row(**row | change)
 
 
-def columns_of(rows: list[Row]) -> tuple[Columns, Kinds]:
-    """All rows in one place, and what the numbers of their kinds mean."""
-    columns, kinds = Columns(), Kinds()
-    columns.append(rows, kinds, 0)
-    return columns, kinds
+def columns_of(rows: list[Row]) -> tuple[Columns, Words]:
+    """All rows in one place, and what was said in words."""
+    columns, words = Columns(), Words()
+    columns.append(rows, words, 0)
+    return columns, words

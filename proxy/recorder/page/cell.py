@@ -7,13 +7,13 @@ somebody looked.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from proxy.recorder.ledger import Row
 from proxy.recorder.page import caps, tally
 from proxy.recorder.page.caps import Outcomes
-from proxy.recorder.page.columns import Columns, Decided, Kinds
+from proxy.recorder.page.columns import Columns, Decided, Words
 from proxy.recorder.page.tally import Tally
 
 __all__ = ["Cell", "Figures"]
@@ -43,14 +43,14 @@ class Figures(NamedTuple):
 class Cell:
     """Exchanges of one group."""
 
-    __slots__ = ("_figured", "_figures", "_kinds", "columns")
+    __slots__ = ("_figured", "_figures", "_words", "columns")
 
-    def __init__(self, kinds: Kinds) -> None:
-        self._kinds = kinds
+    def __init__(self, words: Words, columns: Columns) -> None:
+        self._words = words
         self._figures = Figures()
         self._figured = 0
         """How many of the columns' rows are in the figures."""
-        self.columns: Columns | None = Columns()
+        self.columns: Columns | None = columns
         """None when they were given up."""
 
     def __len__(self) -> int:
@@ -62,55 +62,44 @@ class Cell:
         """True when all exchanges are in the figures."""
         return self._figured == len(self)
 
-    def append(self, rows: Sequence[Row], first: int) -> None:
-        """Take rows of the ledger, numbered from `first`.
-
-        Raises:
-            LookupError, TypeError, ValueError: they are no rows that a recorder wrote; nothing is taken.
-        """
-        if self.columns is None:
-            late = Cell(self._kinds)
-            late.append(rows, first)
-            self.extend(late)
-        else:
-            self.columns.append(rows, self._kinds, first)
-
     def extend(self, other: "Cell") -> None:
-        """Take all that another has."""
+        """Take all that another has, which is used up by it."""
         if self.columns is None or other.columns is None:
             self.give_up()
             other.give_up()
-        if self.is_figured and other.is_figured:
-            self._figures = Figures.total([self._figures, other._figures])  # noqa: SLF001 -- one of us
-            self._figured += len(other)
-        else:
-            self._figures, self._figured = Figures(), 0
+        if other._figured:  # noqa: SLF001 -- one of us
+            if self.is_figured and other.is_figured:
+                self._figures = Figures.total([self._figures, other._figures])  # noqa: SLF001 -- likewise
+                self._figured += len(other)
+            else:
+                self._figures, self._figured = Figures(), 0
+        elif self.columns is None:
+            self._figures = Figures.total([self._figures, other._figures])  # noqa: SLF001 -- likewise
         if self.columns is not None and other.columns is not None:
             self.columns.extend(other.columns)
 
     def figure(self) -> None:
         """Put some more exchanges into the figures, so many that it takes some milliseconds."""
         if self.columns is not None:
-            known, stop = self._kinds.known, min(self._figured + _FIGURED_TOGETHER, len(self))
+            stop = min(self._figured + _FIGURED_TOGETHER, len(self))
             part = self.columns.part(self._figured, stop)
-            made = Figures(tally.tally_of(part, known), caps.outcomes_of(part, known))
-            self._figures = Figures.total([self._figures, made]) if self._figured else made
+            self._add(part, caps.outcomes_of(part, self._words.kinds))
             self._figured = stop
 
     def figures(self) -> Figures:
         """The figures of all exchanges."""
         while not self.is_figured:
             self.figure()
-        if self.columns is None:
-            return self._figures
-        return self._figures._replace(decided=self.columns.decided)
+        return self._figures
 
     def give_up(self) -> None:
         """Hold the exchanges no longer."""
         if self.columns is not None:
-            parts = [self._figures] if self._figured else []
             if not self.is_figured:
-                rest = self.columns.part(self._figured, len(self))
-                parts.append(Figures(tally.tally_of(rest, self._kinds.known)))
-            self._figures = Figures.total(parts)._replace(decided=self.columns.decided)
+                self._add(self.columns.part(self._figured, len(self)), Outcomes())
             self.columns, self._figured = None, 0
+
+    def _add(self, part: Columns, outcomes: Outcomes) -> None:
+        decided = Counter(chain.from_iterable(part.decided))
+        made = Figures(tally.tally_of(part, self._words.kinds), outcomes, decided)
+        self._figures = Figures.total([self._figures, made]) if self._figures.tally.exchanges else made

@@ -8,10 +8,9 @@ The kinds are the evidence's cases and the metrics' labels, so that the page's f
 
 import math
 from array import array
-from collections import Counter
 from collections.abc import Sequence
 from operator import itemgetter
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -19,7 +18,7 @@ from proxy.record import OPAQUE
 from proxy.recorder.ledger import COLUMNS, Row
 from proxy.recorder.metrics import Names
 
-__all__ = ["Columns", "Decided", "Group", "Groups", "Kind", "Kinds", "kind_of"]
+__all__ = ["Columns", "Decided", "Group", "Kind", "Words", "kind_of"]
 
 _NAN: Final = math.nan
 _NUMBERS: Final = (
@@ -35,12 +34,11 @@ _NUMBERS: Final = (
     "client_blocked_s",
 )
 _numbers_of: Final = itemgetter(*map(COLUMNS.index, _NUMBERS))
-_words_of: Final = itemgetter(
-    *map(COLUMNS.index, ("end", "status", "finish", "cut", "action", "choices", "dialect", "stream"))
-)
-_group_of: Final = itemgetter(*map(COLUMNS.index, ("upstream", "model", "app", "stream")))
-_rest_of: Final = itemgetter(*map(COLUMNS.index, ("checkpoints", "rule", "action", "shadow")))
+_WORDS: Final = ("end", "status", "finish", "cut", "action", "choices", "dialect", "stream")
+_words_of: Final = itemgetter(*map(COLUMNS.index, (*_WORDS, "rule", "shadow", "upstream", "model", "app")))
+_checkpoints_of: Final = itemgetter(COLUMNS.index("checkpoints"))
 _MOST_GROUPS: Final = 64
+_MOST_SEEN: Final = 10_000
 _OTHER: Final = "_other"
 
 _FAULT_OF_END: Final = {
@@ -127,60 +125,67 @@ def kind_of(  # noqa: PLR0917 -- a row
     )
 
 
-class Kinds:
-    """Every kind that was seen, by its number. There are some thousands that can be."""
+class Said(NamedTuple):
+    """What a row says in words."""
+
+    kind: int
+    """The number of its kind."""
+    group: Group
+    decided: tuple[Decided, ...]
+    """What rules did to it."""
+
+
+class Words:
+    """What rows say, bounded: some thousands of kinds, 64 groups and one for the rest; names are bounded as labels are."""
 
     def __init__(self) -> None:
-        self.known: list[Kind] = []
+        self.kinds: list[Kind] = []
+        """Every kind that was seen, by its number."""
         self._numbers: dict[Kind, int] = {}
-        self._words: dict[tuple[object, ...], int] = {}
-
-    def number(self, words: tuple[object, ...]) -> int:
-        """The number of the kind of these words."""
-        found = self._words.get(words)
-        if found is None:
-            kind = kind_of(*words)  # type: ignore[arg-type] # a row is typed by its table
-            found = self._numbers.setdefault(kind, len(self.known))
-            if found == len(self.known):
-                self.known.append(kind)
-            if len(self._words) > 10_000:  # statuses and numbers of choices come from outside
-                self._words.clear()
-            self._words[words] = found
-        return found
-
-
-class Groups:
-    """The groups that are told apart: names are bounded as labels are, and so are their combinations."""
-
-    def __init__(self) -> None:
         self._upstreams, self._models, self._apps = Names(other=_OTHER), Names(other=_OTHER), Names(other=_OTHER)
-        self._known: dict[tuple[object, ...], Group] = {}
         self._groups: set[Group] = set()
+        self._said: dict[tuple[Any, ...], Said] = {}
+        """What was seen already; begun anew when it grows, for numbers of choices and shadows of deadlines have no end."""
 
-    def group(self, row: Row) -> Group:
-        """The group of a row."""
-        raw = _group_of(row)
-        found = self._known.get(raw)
-        return self._new(raw) if found is None else found
+    def said(self, row: Row) -> Said:
+        """What a row says.
 
-    def _new(self, raw: tuple[str | None, str | None, str | None, int]) -> Group:
-        upstream, model, app, stream = raw
+        Raises:
+            LookupError, TypeError, ValueError: it is no row that a recorder wrote.
+        """
+        words = _words_of(row)
+        return self._said.get(words) or self._new(words)
+
+    def _new(self, words: tuple[Any, ...]) -> Said:
+        *kind_words, rule, shadow, upstream, model, app = words
+        kind = kind_of(*kind_words)
+        number = self._numbers.setdefault(kind, len(self.kinds))
+        if number == len(self.kinds):
+            self.kinds.append(kind)
+        enforced = [] if rule is None else [Decided(rule, kind.action, "enforce")]
+        tried = [] if shadow is None else orjson.loads(shadow)
+        decided = (*enforced, *(Decided(each["rule"], each["action"], "shadow") for each in tried))
+        said = Said(number, self._group(upstream, model, app, kind), decided)
+        if len(self._said) > _MOST_SEEN:
+            self._said.clear()
+        self._said[words] = said
+        return said
+
+    def _group(self, upstream: str | None, model: str | None, app: str | None, kind: Kind) -> Group:
         group = Group(
             None if upstream is None else self._upstreams.bound(upstream),
             None if model is None else self._models.bound(model),
             None if app is None else self._apps.bound(app),
-            bool(stream),
+            kind.stream,
         )
         if group not in self._groups and len(self._groups) >= _MOST_GROUPS:
-            return Group(_OTHER, _OTHER, _OTHER, bool(stream))
+            return Group(_OTHER, _OTHER, _OTHER, kind.stream)
         self._groups.add(group)
-        if len(self._known) < 4 * _MOST_GROUPS:
-            self._known[raw] = group
         return group
 
 
 class Columns:
-    """Exchanges of one group, one below the other."""
+    """Exchanges, one below the other."""
 
     __slots__ = ("checkpoints", "decided", "kinds", "numbers", "order")
 
@@ -191,10 +196,10 @@ class Columns:
         """The ledger's columns of that name."""
         self.checkpoints: list[str | None] = []
         """The ledger's text of them."""
+        self.decided: list[tuple[Decided, ...]] = []
+        """What rules did to each."""
         self.order = array("Q")
         """Numbers that rise from row to row, of whichever group it is."""
-        self.decided: Counter[Decided] = Counter()
-        """What rules did to these rows."""
 
     def __len__(self) -> int:
         return len(self.kinds)
@@ -202,48 +207,52 @@ class Columns:
     def __getitem__(self, name: str) -> "array[float]":
         return self.numbers[name]
 
-    def append(self, rows: Sequence[Row], kinds: Kinds, first: int) -> None:
-        """Take at least one row of the ledger; they are numbered from `first`.
+    def append(self, rows: Sequence[Row], words: Words, first: int) -> list[Group]:
+        """Take at least one row of the ledger, numbered from `first`; whose exchanges they are.
 
         Raises:
             LookupError, TypeError, ValueError: they are no rows that a recorder wrote; nothing is taken.
         """
         numbers = [
-            array("d", [_NAN if value is None else value for value in values])
+            array("d", [_NAN if value is None else value for value in values] if None in values else values)
             for values in zip(*map(_numbers_of, rows), strict=True)
         ]
-        checkpoints, rules, actions, shadows = zip(*map(_rest_of, rows), strict=True)
-        decided: Counter[Decided] = Counter()
-        for (rule, action), times in Counter(zip(rules, actions, strict=True)).items():
-            if rule is not None:
-                decided[Decided(rule, action, "enforce")] += times
-        for text, times in Counter(shadows).items():
-            for shadow in () if text is None else orjson.loads(text):
-                decided[Decided(shadow["rule"], shadow["action"], "shadow")] += times
-        self.kinds.extend(array("H", map(kinds.number, map(_words_of, rows))))
+        kinds, groups, decided = zip(*map(words.said, rows), strict=True)
+        self.kinds.extend(kinds)
         for name, values in zip(_NUMBERS, numbers, strict=True):
             self.numbers[name].extend(values)
+        self.checkpoints.extend(map(_checkpoints_of, rows))
+        self.decided.extend(decided)
         self.order.extend(range(first, first + len(rows)))
-        self.checkpoints.extend(checkpoints)
-        self.decided.update(decided)
+        return list(groups)
 
     def extend(self, other: "Columns") -> None:
         """Take all rows of another."""
         self.kinds.extend(other.kinds)
         for name, values in self.numbers.items():
             values.extend(other.numbers[name])
-        self.order.extend(other.order)
         self.checkpoints.extend(other.checkpoints)
-        self.decided.update(other.decided)
+        self.decided.extend(other.decided)
+        self.order.extend(other.order)
 
     def part(self, start: int, stop: int) -> "Columns":
-        """The rows from `start` to before `stop`; what rules did to them is not told apart."""
-        part = Columns()
-        part.kinds = self.kinds[start:stop]
-        part.numbers = {name: values[start:stop] for name, values in self.numbers.items()}
-        part.order = self.order[start:stop]
-        part.checkpoints = self.checkpoints[start:stop]
-        return part
+        """The rows from `start` to before `stop`."""
+        return self._each(itemgetter(slice(start, stop)))
+
+    def pick(self, places: Sequence[int]) -> "Columns":
+        """The rows at these places."""
+        if len(places) == 1:
+            return self.part(places[0], places[0] + 1)
+        return self._each(itemgetter(*places))
+
+    def _each(self, chosen: "itemgetter[Any]") -> "Columns":
+        found = Columns()
+        found.kinds = array("H", chosen(self.kinds))
+        found.numbers = {name: array("d", chosen(values)) for name, values in self.numbers.items()}
+        found.checkpoints = list(chosen(self.checkpoints))
+        found.decided = list(chosen(self.decided))
+        found.order = array("Q", chosen(self.order))
+        return found
 
     def kind_rows(self, known: Sequence[Kind]) -> list[Kind]:
         """Each row's kind."""

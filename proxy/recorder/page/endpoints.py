@@ -31,6 +31,7 @@ import asyncio
 import hashlib
 import hmac
 import importlib.resources
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -58,6 +59,10 @@ TOKEN_VARIABLE: Final = "LW_PAGE_TOKEN"  # noqa: S105 -- its name
 _DEFAULT_WINDOW_S: Final = 900
 _SLOT_S: Final = 5
 _ANSWERS: Final = 64
+_LOOKED_S: Final = 60.0
+"""So long after an answer somebody is taken to be looking."""
+_UNSEEN: Final = 200
+"""Exchanges of a second that are kept one by one while nobody looks: as many as a first look shows."""
 _KINDS: Final = {".css": "text/css", ".html": "text/html", ".js": "text/javascript"}
 _SAFE: Final = {
     "Content-Security-Policy": (
@@ -91,11 +96,20 @@ class Page:
         self._views = Views(self.history)
         self._recent = Recent()
         self._restored = 0
+        self._looked_s = self._second = -math.inf
+        self._unseen = 0
         self._answers: OrderedDict[str, tuple[object, bytes]] = OrderedDict()
 
     def take(self, rows: Sequence[Row | None], records: Sequence[ExchangeRecord]) -> None:
         """Take exchanges that just ended, with their rows."""
-        self.history.take(rows, self._clock())
+        now_s = self._clock()
+        self.history.take(rows, now_s)
+        if now_s > self._looked_s + _LOOKED_S:
+            if now_s // 1 != self._second:
+                self._second, self._unseen = now_s // 1, 0
+            room = _UNSEEN - self._unseen
+            rows, records = rows[:room], records[:room]
+            self._unseen += len(rows)
         self._recent.take(rows, records)
 
     def restore(self, rows: Iterable[tuple[float, Row]]) -> None:
@@ -140,6 +154,7 @@ class Page:
                 refusal = _json(request, {"error": f"this page wants the token of {TOKEN_VARIABLE}"}, 401)
                 refusal.headers["WWW-Authenticate"] = "Bearer"
                 return refusal
+            self._looked_s = self._clock()
             try:
                 return await answer(request)
             except _QuestionError as error:
@@ -170,7 +185,7 @@ class Page:
 
         async def make() -> dict[str, Any]:
             self.history.advance(self._clock())
-            return points_document(self._views.columns(window, chosen), self.history.kinds.known)
+            return points_document(self._views.columns(window, chosen), self.history.words.kinds)
 
         return await self._remembered(request, make)
 
@@ -197,8 +212,8 @@ class Page:
 
     async def _exchanges(self, request: web.Request) -> web.Response:
         _, chosen = _asked(request)
-        group = self.history.group
-        return _json(request, {"exchanges": self._recent.last(lambda row: chosen.takes(group(row)))})
+        said = self.history.words.said
+        return _json(request, {"exchanges": self._recent.last(lambda row: chosen.takes(said(row).group))})
 
     async def _exchange(self, request: web.Request) -> web.Response:
         found = self._recent.one(request.match_info["id"])

@@ -12,18 +12,21 @@ Bounded: some 350 slots, 64 groups in each, figures of bounded size, the columns
 Source: ARCHITECTURE.md 5.10.
 """
 
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from proxy.recorder.ledger import Row
 from proxy.recorder.page.cell import Cell
-from proxy.recorder.page.columns import Group, Groups, Kinds
+from proxy.recorder.page.columns import Columns, Group, Words
 
 __all__ = ["MOST_ROWS", "History", "Slot"]
 
 MOST_ROWS: Final = 100_000
 _TIERS: Final = ((5, 900), (60, 3600), (720, 87_840))
 """Length of a slot, and the age from which it is part of a longer one, in seconds; each length divides the next."""
+_FRESH: Final = 64
+"""Rows are taken into columns while the processor's cache still has them."""
 _MOST_WAITING: Final = 8192
 _FILED_TOGETHER: Final = 2048
 """The longer rows wait, the longer are the slots that they go into, and the more of them into one cell at once."""
@@ -38,6 +41,25 @@ class Slot(NamedTuple):
     cells: Mapping[Group, Cell]
 
 
+class _Waiting:
+    """Exchanges that are in no slot yet."""
+
+    def __init__(self) -> None:
+        self.columns = Columns()
+        self.at_s = array("d")
+        """When each ended."""
+        self.groups: list[Group] = []
+        """Whose each is."""
+
+    def after(self, count: int) -> "_Waiting":
+        """Those but for the first so many."""
+        rest = _Waiting()
+        if count < len(self.columns):
+            rest.columns = self.columns.part(count, len(self.columns))
+            rest.at_s, rest.groups = self.at_s[count:], self.groups[count:]
+        return rest
+
+
 class History:
     """All that the page knows of exchanges that ended."""
 
@@ -50,27 +72,31 @@ class History:
         """Rises when the past changes."""
         self.held = 0
         """Exchanges that are held exactly."""
-        self.kinds = Kinds()
-        self.group = Groups().group
-        """The group of a row."""
+        self.words = Words()
         self._slots: tuple[dict[int, dict[Group, Cell]], ...] = tuple({} for _ in _TIERS)
         """For each tier its slots by their number since the beginning of time."""
-        self._filed = 0
-        self._waiting: list[tuple[float, Row]] = []
+        self._numbered = 0
+        self._fresh: list[Row] = []
+        self._fresh_s: list[float] = []
+        self._waiting = _Waiting()
 
     def take(self, rows: Iterable[Row | None], now_s: float) -> None:
         """Take rows of exchanges that just ended; None is one that no row could hold."""
         self.now_s = now_s = max(now_s, self.now_s)
-        found = [(now_s, row) for row in rows if row is not None]
+        found = [row for row in rows if row is not None]
         self.taken += len(found)
-        self._waiting += found
-        if len(self._waiting) >= _MOST_WAITING:
-            self._settle(_FILED_TOGETHER)
+        self._fresh += found
+        self._fresh_s += [now_s] * len(found)
+        if len(self._fresh) >= _FRESH:
+            self._gather()
+            if len(self._waiting.columns) >= _MOST_WAITING:
+                self._settle(_FILED_TOGETHER)
 
     def advance(self, now_s: float) -> None:
         """Let time pass up to now, and take account of all that was taken."""
         self.now_s = max(now_s, self.now_s)
-        self._settle(len(self._waiting))
+        self._gather()
+        self._settle(len(self._waiting.columns))
 
     def restore(self, rows: Iterable[tuple[float, Row]]) -> None:
         """Take rows of exchanges that ended at these times in the past; those of which there is no telling are left out.
@@ -79,7 +105,10 @@ class History:
             LookupError, TypeError, ValueError: they are no rows that a recorder wrote; some may have been taken.
         """
         self.restored += 1
-        self._file((min(at_s, self.now_s), row) for at_s, row in rows)
+        past = _Waiting()
+        found = list(rows)
+        self._take_into(past, [row for _, row in found], [min(at_s, self.now_s) for at_s, _ in found])
+        self._file(past, len(past.columns))
 
     def slots(self, since_s: float) -> Iterator[Slot]:
         """The slots that begin at this unix time or later, in their order."""
@@ -96,11 +125,22 @@ class History:
                     cell.figure()
                     yield
 
+    def _gather(self) -> None:
+        rows, at_s, self._fresh, self._fresh_s = self._fresh, self._fresh_s, [], []
+        self._take_into(self._waiting, rows, at_s)
+
+    def _take_into(self, waiting: "_Waiting", rows: Sequence[Row], at_s: Iterable[float]) -> None:
+        if rows:
+            waiting.groups += waiting.columns.append(rows, self.words, self._numbered)
+            waiting.at_s.extend(at_s)
+            self._numbered += len(rows)
+
     def _settle(self, count: int) -> None:
+        """Let time pass over the slots, and put so many of the waiting rows into those of their times."""
         for tier in range(len(_TIERS)):
             self._roll(tier)
-        self._file(self._waiting[:count])
-        del self._waiting[:count]
+        self._file(self._waiting, count)
+        self._waiting = self._waiting.after(count)
 
     def _roll(self, tier: int) -> None:
         """Make slots that are old enough part of longer ones, or forget them."""
@@ -112,44 +152,33 @@ class History:
                 continue
             longer = self._slots[tier + 1].setdefault(number * length_s // _TIERS[tier + 1][0], {})
             for group, cell in cells.items():
-                known = longer.get(group)
-                if known is None:
-                    longer[group] = cell
-                else:
-                    held = len(known) + len(cell)
-                    known.extend(cell)
-                    self.held += len(known) - held
+                self._merge(longer, group, cell)
 
     def _kept_since_s(self, tier: int) -> float:
         """A tier's first slot begins at this time at the earliest: whole slots of the next tier take what is older."""
         whole_s = _TIERS[min(tier + 1, len(_TIERS) - 1)][0]
         return (self.now_s - _TIERS[tier][1]) // whole_s * whole_s
 
-    def _file(self, rows: Iterable[tuple[float, Row]]) -> None:
-        """Put rows into the slots of their times."""
+    def _file(self, waiting: "_Waiting", count: int) -> None:
         kept_since_s = [self._kept_since_s(tier) for tier in range(len(_TIERS))]
-        placed: dict[tuple[int, int], list[Row]] = {}
-        for at_s, row in rows:
+        placed: dict[tuple[int, int, Group], list[int]] = {}
+        for place, (at_s, group) in enumerate(zip(waiting.at_s[:count], waiting.groups, strict=False)):
             for tier, since_s in enumerate(kept_since_s):
                 if at_s >= since_s:
-                    placed.setdefault((tier, int(at_s // _TIERS[tier][0])), []).append(row)
+                    placed.setdefault((tier, int(at_s // _TIERS[tier][0]), group), []).append(place)
                     break
-        for (tier, number), found in placed.items():
-            self._put(self._slots[tier].setdefault(number, {}), found)
+        for (tier, number, group), places in placed.items():
+            cell = Cell(self.words, waiting.columns.pick(places))
+            self._merge(self._slots[tier].setdefault(number, {}), group, cell)
+            self.held += len(places)
         self._give_up()
 
-    def _put(self, cells: dict[Group, Cell], rows: Sequence[Row]) -> None:
-        by_group: dict[Group, list[Row]] = {}
-        for row in rows:
-            by_group.setdefault(self.group(row), []).append(row)
-        for group, found in by_group.items():
-            cell = cells.get(group)
-            if cell is None:
-                cell = cells[group] = Cell(self.kinds)
-            held = len(cell)
-            cell.append(found, self._filed)
-            self.held += len(cell) - held
-            self._filed += len(found)
+    def _merge(self, cells: dict[Group, Cell], group: Group, cell: Cell) -> None:
+        known = cells.setdefault(group, cell)
+        if known is not cell:
+            held = len(known) + len(cell)
+            known.extend(cell)
+            self.held += len(known) - held
 
     def _give_up(self) -> None:
         """Hold no more exchanges than may be: the oldest become figures."""

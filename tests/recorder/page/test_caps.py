@@ -15,8 +15,8 @@ COUNTS = ("governed", "longer", "timed", "newly_cut", "tokens_saved")
 
 
 def _outcomes(*rows: dict[str, object]) -> Outcomes:
-    columns, kinds = columns_of(page_rows(*rows))
-    return outcomes_of(columns, kinds.known)
+    columns, words = columns_of(page_rows(*rows))
+    return outcomes_of(columns, words.kinds)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -43,9 +43,9 @@ def test_the_slider_has_every_cap_of_the_report() -> None:
 
 def test_outcomes_of_parts_add_up_to_those_of_the_whole() -> None:
     """However the exchanges are divided."""
-    columns, kinds = columns_of(page_rows(*messy_rows(np.random.default_rng(9), 400)))
-    whole = outcomes_of(columns, kinds.known)
-    parts = total(outcomes_of(columns.part(start, start + 130), kinds.known) for start in range(0, 400, 130))
+    columns, words = columns_of(page_rows(*messy_rows(np.random.default_rng(9), 400)))
+    whole = outcomes_of(columns, words.kinds)
+    parts = total(outcomes_of(columns.part(start, start + 130), words.kinds) for start in range(0, 400, 130))
     assert [getattr(parts, name) for name in COUNTS] == [getattr(whole, name) for name in COUNTS]
     assert parts.latency_saved_s == pytest.approx(whole.latency_saved_s)
     assert (parts.complete, parts.output_tokens) == (whole.complete, whole.output_tokens)

@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 
 from proxy.recorder.page.cell import Cell, Figures
-from proxy.recorder.page.columns import Decided, Kinds
+from proxy.recorder.page.columns import Columns, Decided, Words
 from tests.support.ledgers import make_row
-from tests.support.page_rows import messy_rows, page_rows
+from tests.support.page_rows import columns_of, messy_rows, page_rows
 
 ROWS = page_rows(*messy_rows(np.random.default_rng(3), 2500))
-KINDS = Kinds()
+WORDS = Words()
 
 
 def _cell(start: int, stop: int) -> Cell:
-    cell = Cell(KINDS)
-    cell.append(ROWS[start:stop], start)
-    return cell
+    columns = Columns()
+    columns.append(ROWS[start:stop], WORDS, start)
+    return Cell(WORDS, columns)
 
 
 def _counts(figures: Figures) -> tuple[object, ...]:
@@ -29,7 +29,7 @@ def test_figures_follow_what_is_added() -> None:
     """Asked before and after, with some in between: those of all that there is."""
     cell = _cell(0, 1700)
     cell.figures()
-    cell.append(ROWS[1700:], 1700)
+    cell.extend(_cell(1700, 2500))
     assert not cell.is_figured
     assert _counts(cell.figures()) == _counts(_cell(0, 2500).figures())
     assert cell.figures().outcomes.longer == _cell(0, 2500).figures().outcomes.longer
@@ -56,20 +56,19 @@ def test_what_caps_do_is_known_of_exchanges_that_were_held_when_somebody_looked(
     """The rest has its tally alone, and the outcomes say of how many they are."""
     cell = _cell(0, 1000)
     complete = cell.figures().outcomes.complete
-    cell.append(ROWS[1000:2000], 1000)
+    cell.columns.extend(_cell(1000, 2000).columns)
     cell.give_up()
-    cell.append(ROWS[2000:], 2000)
+    cell.extend(_cell(2000, 2500))
     assert _counts(cell.figures()) == _counts(_cell(0, 2500).figures())
     assert (cell.figures().outcomes.complete, len(cell)) == (complete, 0)
 
 
 def test_decisions_are_those_of_all_parts() -> None:
     """Held, summed up, or both."""
-    rows = page_rows(*(make_row(rule="cap", action="capped") for _ in range(6)))
-    cell, other = Cell(KINDS), Cell(KINDS)
-    cell.append(rows, 0)
+    cell, other = (
+        Cell(*columns_of(page_rows(*(make_row(rule="cap", action="capped") for _ in range(6))))[::-1]) for _ in range(2)
+    )
     cell.give_up()
-    other.append(rows, 6)
     cell.extend(other)
     assert cell.figures().decided == Counter({Decided("cap", "capped", "enforce"): 12})
     assert Figures.total([]).decided == Counter()

@@ -1,11 +1,10 @@
 """Rows as columns."""
 
 import math
-from collections import Counter
 
 import pytest
 
-from proxy.recorder.page.columns import Columns, Decided, Group, Groups, Kind, Kinds, kind_of
+from proxy.recorder.page.columns import Columns, Decided, Group, Kind, Words, kind_of
 from tests.support.ledgers import make_row
 from tests.support.page_rows import columns_of, page_rows
 
@@ -59,32 +58,31 @@ def test_every_end_has_somebody_at_fault_but_a_client_that_leaves(end: str, faul
 
 def test_unknown_numbers_are_not_noughts() -> None:
     """NaN stands for NULL, 0 for 0."""
-    columns, kinds = columns_of(
+    columns, words = columns_of(
         page_rows(make_row(output_tokens=None, client_blocked_s=0.0), make_row(output_tokens=0))
     )
     assert math.isnan(columns["output_tokens"][0])
     assert (columns["output_tokens"][1], list(columns["client_blocked_s"])) == (0.0, [0.0, 0.0])
-    assert [each.case for each in columns.kind_rows(kinds.known)] == ["ended", "ended"]
+    assert [each.case for each in columns.kind_rows(words.kinds)] == ["ended", "ended"]
 
 
-def test_decisions_are_counted_by_rule_action_and_mode() -> None:
+def test_decisions_have_rule_action_and_mode() -> None:
     """What enforced and what was tried, each shadow rule on its own."""
     shadow = '[{"rule":"a","action":"capped","forwarded":64},{"rule":"b","action":"none","forwarded":null}]'
     rows = page_rows(
         make_row(rule="cap", action="capped"), make_row(shadow=shadow), make_row(shadow=shadow), make_row()
     )
     columns, _ = columns_of(rows)
-    assert columns.decided == Counter(
-        {Decided("cap", "capped", "enforce"): 1, Decided("a", "capped", "shadow"): 2, Decided("b", "none", "shadow"): 2}
-    )
+    tried = (Decided("a", "capped", "shadow"), Decided("b", "none", "shadow"))
+    assert columns.decided == [(Decided("cap", "capped", "enforce"),), tried, tried, ()]
 
 
 def test_what_is_no_row_is_not_taken_in_part() -> None:
     """The columns stay as long as each other."""
-    columns, kinds = columns_of(page_rows(make_row()))
+    columns, words = columns_of(page_rows(make_row()))
     for change in ({"e2e_s": "soon"}, {"status": "fine"}, {"shadow": "{"}):
         with pytest.raises((LookupError, TypeError, ValueError)):
-            columns.append(page_rows(make_row(), make_row(**change)), kinds, 1)
+            columns.append(page_rows(make_row(), make_row(**change)), words, 1)
     assert (len(columns), {len(column) for column in columns.numbers.values()}, len(columns.checkpoints)) == (1, {1}, 1)
 
 
@@ -102,13 +100,15 @@ def test_parts_and_sums_have_the_same_rows() -> None:
         whole.checkpoints,
     )
     assert list(again["output_tokens"]) == list(range(2, 12))
+    for places in ([3], [7, 0, 3]):
+        assert list(whole.pick(places)["output_tokens"]) == [place + 2 for place in places]
 
 
 def test_groups_are_bounded_whatever_clients_call_themselves() -> None:
     """The first names keep their own; the rest is one."""
-    groups = Groups()
+    words = Words()
     found = {
-        groups.group(row)
+        words.said(row).group
         for row in page_rows(
             *(make_row(app=f"app-{n % 40}", model=f"model-{n // 40}", upstream=None) for n in range(5000))
         )
@@ -118,9 +118,10 @@ def test_groups_are_bounded_whatever_clients_call_themselves() -> None:
     assert Group("_other", "_other", "_other", stream=True) in found
 
 
-def test_kinds_are_bounded_whatever_statuses_come() -> None:
-    """Numbers of choices and statuses come from outside, and make few kinds."""
-    kinds = Kinds()
-    for number in range(20_000):
-        kinds.number(("complete", 200 + number % 100, "stop", 0, "none", number, "messages", 1))
-    assert len(kinds.known) == 2
+def test_words_are_bounded_whatever_comes() -> None:
+    """Numbers of choices and statuses come from outside, and make few kinds; what was seen is forgotten when it is too much."""
+    words = Words()
+    for row in page_rows(*(make_row(status=200 + n % 100, choices=n, finish="stop") for n in range(20_000))):
+        words.said(row)
+    assert len(words.kinds) == 2
+    assert len(words._said) <= 10_001

@@ -4,7 +4,7 @@ import pytest
 
 from proxy.recorder.page.caps import CAPS_TOKENS
 from proxy.recorder.page.cell import Cell, Figures
-from proxy.recorder.page.columns import Columns, Group, Kinds
+from proxy.recorder.page.columns import Columns, Group, Words
 from proxy.recorder.page.documents import caps_document, figures_document, points_document
 from proxy.recorder.page.view import WINDOWS
 from tests.support.ledgers import make_row
@@ -12,9 +12,8 @@ from tests.support.page_rows import columns_of, page_rows
 
 
 def _figures(*rows: dict[str, object]) -> Figures:
-    cell = Cell(Kinds())
-    cell.append(page_rows(*rows), 0)
-    return cell.figures()
+    columns, words = columns_of(page_rows(*rows))
+    return Cell(words, columns).figures()
 
 
 ANSWERS = [
@@ -86,8 +85,8 @@ def test_caps_say_what_is_known() -> None:
 
 def test_points_are_whole_answers_of_one_choice() -> None:
     """With their limit where they had one."""
-    columns, kinds = columns_of(page_rows(*ANSWERS, make_row(choices=2), make_row(forwarded_max_tokens=None)))
-    assert points_document([columns], kinds.known) == {
+    columns, words = columns_of(page_rows(*ANSWERS, make_row(choices=2), make_row(forwarded_max_tokens=None)))
+    assert points_document([columns], words.kinds) == {
         "held": 6,
         "one_in": 1,
         "output_tokens": [100, 200, 512, 128],
@@ -99,13 +98,13 @@ def test_points_are_whole_answers_of_one_choice() -> None:
 
 def test_points_are_thinned_without_flicker() -> None:
     """Few enough to be drawn; one that is shown stays as more come, until only every other one does."""
-    kinds, cells = Kinds(), [Columns() for _ in range(3)]
+    words, cells = Words(), [Columns() for _ in range(3)]
     shown: list[set[int]] = []
     every: list[int] = []
     for number in range(6000):
-        cells[number % 3].append(page_rows(make_row(output_tokens=number)), kinds, number)
+        cells[number % 3].append(page_rows(make_row(output_tokens=number)), words, number)
         if number % 500 == 499:
-            found = points_document(cells, kinds.known)
+            found = points_document(cells, words.kinds)
             assert len(found["output_tokens"]) <= 1200
             shown.append(set(found["output_tokens"]))
             every.append(found["one_in"])

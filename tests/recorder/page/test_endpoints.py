@@ -246,3 +246,23 @@ async def test_no_answer_holds_content_or_a_key(asked: Asked) -> None:
     asked.take(make_record(id="lw_1", key_name="k3y-name", trace_state="tr4ce-state"))
     answers = [orjson.dumps(await asked.ok(f"/api/{path}")) for path in PATHS]
     assert [text for text in answers if b"k3y-name" in text or b"tr4ce-state" in text] == []
+
+
+async def test_while_nobody_looks_as_many_are_kept_as_a_look_shows(asked: Asked) -> None:
+    """Of each second; from the first look on every exchange, until a minute after the last one. All are counted."""
+
+    def batch(name: str) -> list[ExchangeRecord]:
+        return [make_record(id=f"lw_{name}_{number}") for number in range(150)]
+
+    asked.take(*batch("a"))
+    asked.take(*batch("b"))
+    asked.clock.now_s += 1
+    asked.take(*batch("c"))
+    found = [each["id"] for each in (await asked.ok("/api/exchanges"))["exchanges"]]
+    assert found[::50] == ["lw_c_149", "lw_c_99", "lw_c_49", "lw_b_49"]
+    asked.take(*batch("d"), *batch("e"))
+    assert (await asked.ok("/api/exchanges"))["exchanges"][-1]["id"] == "lw_d_100"
+    asked.clock.now_s += 61
+    asked.take(*batch("f"), *batch("g"))
+    assert (await asked.ok("/api/exchanges"))["exchanges"][0]["id"] == "lw_g_49"
+    assert (await asked.ok("/api/figures"))["exchanges"] == 1050

@@ -14,10 +14,10 @@ SINCE_S = 1_790_000_000.0
 
 
 def _outcomes(**changes: object) -> Outcomes:
-    columns, kinds = columns_of(
+    columns, words = columns_of(
         page_rows(*(make_row(output_tokens=n, decoded_tokens=n, **changes) for n in (64, 100, 128)))
     )
-    return outcomes_of(columns, kinds.known)
+    return outcomes_of(columns, words.kinds)
 
 
 def test_the_rule_is_whole_with_its_evidence() -> None:

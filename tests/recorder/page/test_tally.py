@@ -17,8 +17,8 @@ from tests.support.page_rows import columns_of, messy_rows, page_rows
 
 
 def _tally(*rows: dict[str, object]) -> Tally:
-    columns, kinds = columns_of(page_rows(*rows))
-    return tally_of(columns, kinds.known)
+    columns, words = columns_of(page_rows(*rows))
+    return tally_of(columns, words.kinds)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -49,9 +49,9 @@ def test_a_tally_says_what_the_report_says(seed: int) -> None:
 def test_tallies_of_parts_add_up_to_that_of_the_whole() -> None:
     """However the exchanges are divided; also with nothing among the parts."""
     rows = list(messy_rows(np.random.default_rng(7), 600))
-    columns, kinds = columns_of(page_rows(*rows))
-    whole = tally_of(columns, kinds.known)
-    parts = [tally_of(columns.part(start, start + 150), kinds.known) for start in range(0, 600, 150)]
+    columns, words = columns_of(page_rows(*rows))
+    whole = tally_of(columns, words.kinds)
+    parts = [tally_of(columns.part(start, start + 150), words.kinds) for start in range(0, 600, 150)]
     added = total([Tally(), total(parts[:1]), total(parts[1:])])
     for name in Tally.__slots__:
         one, other = getattr(added, name), getattr(whole, name)
