@@ -156,7 +156,7 @@ function clouds(figures, points) {
     keys: reach > 1 ? [...keys, { name: "law", role: "ink" }] : keys,
     x,
     y,
-    layers: [...dots(tokens, x), ...(reach > 1 ? [{ type: "line", role: "ink", points: [[1, law.ttft_p50_s], [reach, law.ttft_p50_s + law.tpot_s * (reach - 1)]] }] : [])],
+    layers: [...(reach > 1 ? [{ type: "line", role: "ink", points: [[1, law.ttft_p50_s], [reach, law.ttft_p50_s + law.tpot_s * (reach - 1)]] }] : []), ...dots(tokens, x)],
   });
   const given = limits.filter(words.known), most = end([quantile(given, 0.995)]) || 1;
   const across = { min: 0, max: most, marks: ticks(most, 5).map((mark) => [mark, short(mark)]) };
@@ -214,7 +214,7 @@ function bars({ up_to_tokens: to, ended, other, limits }) {
   for (let mark = 1; mark <= until.at(-1); mark *= 2) if (mark >= from[0]) marks.push([mark, short(mark)]);
   chart($("c-lengths"), {
     title: "Lengths, and the limits that they had",
-    note: "Answers by output tokens, each doubling in four bars; the line is how many had which limit.",
+    note: "Answers by output tokens; the line is how many had which limit.",
     none: filled.length ? "" : "No answer whose tokens are known ended in this window.",
     keys: [{ name: "ended by the model", role: "quiet", kind: "bar" }, { name: "cut, or broken off", role: "accent", kind: "bar" }, { name: "limits", role: "ink" }],
     x: { min: from[0], max: until.at(-1), log: true, marks },
