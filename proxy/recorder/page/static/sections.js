@@ -66,8 +66,8 @@ export function showHealth(state, figures) {
   if (!alive) troubles.push("no worker is connected");
   const also = troubles.length ? [" ", marked(`${troubles.join("; ").replace(/^./, (letter) => letter.toUpperCase())}.`)] : [];
   const by = ["upstream", "client", "proxy"].filter((fault) => faults[fault]).map((fault) => `${count(faults[fault])} by the ${fault}`);
-  if (!exchanges) say($("healthy"), `No exchange ended in the last ${words.span(window_s)}. Send one: base_url is the address that lengthwise serve printed as “listening on”.`, ...also);
-  else if (!wrong) say($("healthy"), `Yes: ${plural(exchanges, "exchange", "exchanges")} in the last ${words.span(window_s)}, none went wrong.`, ...also);
+  if (!exchanges) say($("healthy"), `No exchange ended in ${words.last(window_s)}. Send one: base_url is the address that lengthwise serve printed as “listening on”.`, ...also);
+  else if (!wrong) say($("healthy"), `Yes: ${plural(exchanges, "exchange", "exchanges")} in ${words.last(window_s)}, none went wrong.`, ...also);
   else say($("healthy"), marked(`${count(wrong)} of ${plural(exchanges, "exchange", "exchanges")} went wrong`), ` (${percent(wrong / exchanges)}): ${by.join(", ")}.`, ...also);
   const overhead = figures.overhead_s, left = ends.client_disconnect || 0;
   stats($("health"), [
