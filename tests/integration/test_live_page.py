@@ -280,7 +280,10 @@ def test_filters_choose_and_stay(chromium: Browser, served: Served) -> None:
         page.get_by_label("1 minute").check(force=True)
         page.reload()
         _live(page)
-        assert (page.get_by_label("app", exact=True).input_value(), page.get_by_label("1 minute").is_checked()) == ("=search", True)
+        assert (page.get_by_label("app", exact=True).input_value(), page.get_by_label("1 minute").is_checked()) == (
+            "=search",
+            True,
+        )
         page.get_by_label("15 minutes").check(force=True)
         page.get_by_label("app", exact=True).select_option(label="all apps")
         page.get_by_label("model", exact=True).select_option(label=EVIL)
