@@ -274,16 +274,19 @@ def test_filters_choose_and_stay(chromium: Browser, served: Served) -> None:
     with visit(chromium, f"{served.admin_url}/") as visited:
         page = visited.page
         _live(page)
-        page.get_by_label("app").select_option(label="search")
+        page.get_by_label("app", exact=True).select_option(label="search")
         expect(page.locator("#exchanges tbody tr[data-id]")).to_have_count(of_app)
         assert _figure(page, "requests")[1] == f"{of_app} in 15 minutes"
         page.get_by_label("1 minute").check(force=True)
         page.reload()
         _live(page)
-        assert (page.get_by_label("app").input_value(), page.get_by_label("1 minute").is_checked()) == ("=search", True)
+        assert (page.get_by_label("app", exact=True).input_value(), page.get_by_label("1 minute").is_checked()) == (
+            "=search",
+            True,
+        )
         page.get_by_label("15 minutes").check(force=True)
-        page.get_by_label("app").select_option(label="all")
-        page.get_by_label("model").select_option(label=EVIL)
+        page.get_by_label("app", exact=True).select_option(label="all apps")
+        page.get_by_label("model", exact=True).select_option(label=EVIL)
         expect(page.locator("#exchanges tbody tr[data-id]")).to_have_count(evil)
         assert page.locator("#exchanges tbody td.name").first.inner_text() == EVIL
         page.get_by_role("button", name="Copy as a rule in shadow").is_enabled()

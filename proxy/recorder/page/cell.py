@@ -67,14 +67,9 @@ class Cell:
         if self.columns is None or other.columns is None:
             self.give_up()
             other.give_up()
-        if other._figured:  # noqa: SLF001 -- one of us
-            if self.is_figured and other.is_figured:
-                self._figures = Figures.total([self._figures, other._figures])  # noqa: SLF001 -- likewise
-                self._figured += len(other)
-            else:
-                self._figures, self._figured = Figures(), 0
-        elif self.columns is None:
+        if self.columns is None or (self.is_figured and other.is_figured and other._figured):  # noqa: SLF001 -- one of us
             self._figures = Figures.total([self._figures, other._figures])  # noqa: SLF001 -- likewise
+            self._figured += len(other)
         if self.columns is not None and other.columns is not None:
             self.columns.extend(other.columns)
 

@@ -59,6 +59,14 @@ def test_bars_hold_every_answer_in_the_bar_of_its_length() -> None:
     assert bars == {"ended": {112: 1, 224: 1}, "other": {512: 1}, "limits": {512: 4}}
 
 
+def test_a_length_that_is_a_bars_bound_is_in_that_bar() -> None:
+    """At every bound: limits are round numbers, and what they cut is as long as they are."""
+    bounds = figures_document([Figures()], WINDOWS[60], 0.0, 60.0, [])["lengths"]["up_to_tokens"]
+    rows = [make_row(output_tokens=tokens, forwarded_max_tokens=tokens) for tokens in bounds]
+    lengths = figures_document([_figures(*rows)], WINDOWS[60], 0.0, 60.0, [])["lengths"]
+    assert (lengths["ended"], lengths["limits"]) == ([1] * len(bounds), [1] * len(bounds))
+
+
 def test_utilization_never_passes_the_whole() -> None:
     """An answer that used all of its limit is in the last bar."""
     used = figures_document([_figures(*ANSWERS)], WINDOWS[60], 0.0, 60.0, [])["utilization"]

@@ -112,6 +112,8 @@ def test_views_are_bounded_and_notice_that_the_past_changed() -> None:
     for n in range(40):
         views.steps(WINDOWS[3600], Filter(model=f"m{n}"))
     assert len(views._views) == 16
+    known.take(page_rows(make_row()), NOW_S)
+    known.advance(NOW_S + 60)
     views.steps(WINDOWS[3600], Filter())
     known.restore((NOW_S - 600, row) for row in page_rows(make_row()))
-    assert sum(step.tally.exchanges for step in views.steps(WINDOWS[3600], Filter())) == 1
+    assert sum(step.tally.exchanges for step in views.steps(WINDOWS[3600], Filter())) == 2

@@ -101,7 +101,7 @@ function offer(names) {
     if (select.dataset.values === wanted || select === document.activeElement) continue;
     select.dataset.values = wanted;
     // The value of "all" cannot be a name's: those have a sign in front.
-    select.replaceChildren(new Option("all", "*"), ...values.map((value) => new Option(value || "(unknown)", `=${value}`)));
+    select.replaceChildren(new Option(`all ${name}s`, "*"), ...values.map((value) => new Option(value || "(unknown)", `=${value}`)));
     select.value = chosen === null ? "*" : `=${chosen}`;
   }
 }

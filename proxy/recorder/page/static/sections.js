@@ -66,8 +66,8 @@ export function showHealth(state, figures) {
   if (!alive) troubles.push("no worker is connected");
   const also = troubles.length ? [" ", marked(`${troubles.join("; ").replace(/^./, (letter) => letter.toUpperCase())}.`)] : [];
   const by = ["upstream", "client", "proxy"].filter((fault) => faults[fault]).map((fault) => `${count(faults[fault])} by the ${fault}`);
-  if (!exchanges) say($("healthy"), `No exchange ended in the last ${words.span(window_s)}. Send one: base_url is the address that lengthwise serve printed as “listening on”.`, ...also);
-  else if (!wrong) say($("healthy"), `Yes: ${plural(exchanges, "exchange", "exchanges")} in the last ${words.span(window_s)}, none went wrong.`, ...also);
+  if (!exchanges) say($("healthy"), `No exchange ended in ${words.last(window_s)}. Send one: base_url is the address that lengthwise serve printed as “listening on”.`, ...also);
+  else if (!wrong) say($("healthy"), `Yes: ${plural(exchanges, "exchange", "exchanges")} in ${words.last(window_s)}, none went wrong.`, ...also);
   else say($("healthy"), marked(`${count(wrong)} of ${plural(exchanges, "exchange", "exchanges")} went wrong`), ` (${percent(wrong / exchanges)}): ${by.join(", ")}.`, ...also);
   const overhead = figures.overhead_s, left = ends.client_disconnect || 0;
   stats($("health"), [
@@ -156,7 +156,7 @@ function clouds(figures, points) {
     keys: reach > 1 ? [...keys, { name: "law", role: "ink" }] : keys,
     x,
     y,
-    layers: [...dots(tokens, x), ...(reach > 1 ? [{ type: "line", role: "ink", points: [[1, law.ttft_p50_s], [reach, law.ttft_p50_s + law.tpot_s * (reach - 1)]] }] : [])],
+    layers: [...(reach > 1 ? [{ type: "line", role: "ink", points: [[1, law.ttft_p50_s], [reach, law.ttft_p50_s + law.tpot_s * (reach - 1)]] }] : []), ...dots(tokens, x)],
   });
   const given = limits.filter(words.known), most = end([quantile(given, 0.995)]) || 1;
   const across = { min: 0, max: most, marks: ticks(most, 5).map((mark) => [mark, short(mark)]) };
@@ -214,7 +214,7 @@ function bars({ up_to_tokens: to, ended, other, limits }) {
   for (let mark = 1; mark <= until.at(-1); mark *= 2) if (mark >= from[0]) marks.push([mark, short(mark)]);
   chart($("c-lengths"), {
     title: "Lengths, and the limits that they had",
-    note: "Answers by output tokens, each doubling in four bars; the line is how many had which limit.",
+    note: "Answers by output tokens; the line is how many had which limit.",
     none: filled.length ? "" : "No answer whose tokens are known ended in this window.",
     keys: [{ name: "ended by the model", role: "quiet", kind: "bar" }, { name: "cut, or broken off", role: "accent", kind: "bar" }, { name: "limits", role: "ink" }],
     x: { min: from[0], max: until.at(-1), log: true, marks },

@@ -47,5 +47,7 @@ export const at = (unixSeconds) => clock.format(unixSeconds * 1000);
 export const minute = (unixSeconds) => minutes.format(unixSeconds * 1000);
 export const date = (unixSeconds) => day.format(unixSeconds * 1000);
 
+export const last = (seconds_) => `the last ${span(seconds_).replace(/^1 /, "")}`;
+
 export const span = (seconds_) =>
   seconds_ < 3600 ? plural(seconds_ / 60, "minute", "minutes") : plural(seconds_ / 3600, "hour", "hours");
