@@ -261,7 +261,8 @@ class AnyOrder(RuleBasedStateMachine):
         # Body bytes carry the head with them, so that a client without a byte of body has nothing yet.
         if one.sent > one.head_bytes + 8:
             body = answer[one.head_bytes : one.sent]
-            expected = body.count(b"hi") if one.kind == "stream" else 1
+            # Usage is asked for, so an event is passed on when it is whole.
+            expected = body.count(DELTA) if one.kind == "stream" else 1
             await one.client.until(
                 lambda: (
                     (one.client.received[one.client.taken :].count(b"hi") >= expected)

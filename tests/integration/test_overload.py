@@ -28,6 +28,15 @@ def worker_of(served: Served) -> int:
     return pid
 
 
+async def settled(served: Served) -> None:
+    """The worker is known to the recorder, so it holds every descriptor that it opens by itself."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            status, text = await asyncio.to_thread(served.get, "/status")
+            if status == 200 and orjson.loads(text)["workers"]:
+                return
+
+
 async def connected(served: Served) -> Wire:
     """A client's connection to the data port."""
     host, port = served.url.removeprefix("http://").rsplit(":", 1)
@@ -87,6 +96,7 @@ async def test_descriptors_that_are_out_cost_refusals_and_no_processor(tmp_path:
     async with Provider(answering(ok())) as provider:
         settings["upstreams"] = [{"name": "fake", "url": provider.url}]
         async with serving_async(settings, env={"PYTHONPATH": str(tmp_path)}) as served:
+            await settled(served)
             pid = worker_of(served)
             limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
             used = processes.descriptors(pid)
