@@ -94,25 +94,41 @@ class Observer:
             if self._decoder is None:
                 self._stop("content_encoding")
 
+    def text_of(self, data: bytes) -> str | None:
+        """The text of one whole event that does nothing but bring one; None for anything else. Nothing is taken yet."""
+        alike, splitter = self._reading.alike, self._splitter
+        if alike is None or not splitter.idle or self._dialect is None or self._decoder is not None:
+            return None
+        return alike.text_of(data) if len(data) - 2 <= splitter.event_bytes else None
+
+    def take(self, text: str, size: int, at_ns: int) -> None:
+        """What `feed` does with such an event of `size` bytes, for who knows its text already."""
+        self._stamp(at_ns)
+        self._events += 1
+        self._count_token(at_ns)
+        reading = self._reading
+        if reading.texts is not None:
+            reading.texts[reading.alike_choice].append(text)
+            self._unmeasured_bytes += size
+            if self._unmeasured_bytes > _MEASURED_BYTES:
+                self._measure_text()
+
     def feed(self, data: bytes, at_ns: int) -> None:
         """Take the body bytes of one read that arrived at `at_ns`."""
         if not data:
             return
-        if self._end_ns is None:
-            self._first_chunk_ns = at_ns
-        elif self._event_stream:
-            gap_ns = at_ns - self._end_ns
-            if self._max_gap_ns is None or gap_ns > self._max_gap_ns:
-                self._max_gap_ns = gap_ns
-        self._end_ns = at_ns
-        dialect = self._dialect
+        text = self.text_of(data)
+        if text is not None:
+            self.take(text, len(data), at_ns)
+            return
+        self._stamp(at_ns)
+        dialect, reading = self._dialect, self._reading
         if dialect is None:
             return
         try:
             if self._decoder is not None:
                 data = self._decoder.decode(data)
             if self._event_stream:
-                reading = self._reading
                 for event in self._splitter.feed(data):
                     self._events += 1
                     if dialect.read_event(event, reading):
@@ -150,6 +166,16 @@ class Observer:
             return None
         joined = [] if texts is None or _is_too_much(texts) else [_sound("".join(pieces)) for pieces in texts.values()]
         return joined if joined or facts.generated_events else None
+
+    def _stamp(self, at_ns: int) -> None:
+        """Something came at `at_ns`."""
+        before_ns, self._end_ns = self._end_ns, at_ns
+        if before_ns is None:
+            self._first_chunk_ns = at_ns
+        elif self._event_stream:
+            gap_ns = at_ns - before_ns
+            if self._max_gap_ns is None or gap_ns > self._max_gap_ns:
+                self._max_gap_ns = gap_ns
 
     def _measure_text(self) -> None:
         self._unmeasured_bytes = 0

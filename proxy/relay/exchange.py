@@ -429,12 +429,13 @@ class Exchange:
         observer = self._observer
         if observer is None:
             return
-        if self._cutter is None:
+        cutter, text = self._cutter, observer.text_of(body)
+        if cutter is None or (text is not None and cutter.idle):  # an event with a text is no extra one
             forward = body
         else:
-            forward = self._cutter.feed(body)
+            forward = cutter.feed(body)
             if complete:
-                forward += self._cutter.finish()
+                forward += cutter.finish()
         out = self._pending_head
         if forward:
             self._response_bytes += len(forward)
@@ -447,7 +448,9 @@ class Exchange:
             self._client.write(out)
             if self._first_write_ns is None and forward:
                 self._first_write_ns = monotonic_ns()
-        if body:
+        if text is not None:
+            observer.take(text, len(body), at_ns)
+        elif body:
             observer.feed(body, at_ns)
         if complete:
             self._complete(at_ns)

@@ -31,12 +31,13 @@ _SPLIT_END_BYTES = 3
 class EventSplitter:
     """Splits a stream into events. After an event longer than `event_bytes` it is in `overflow` and finds no more."""
 
-    __slots__ = ("_data", "_event_bytes", "_idle", "_line", "_name", "_size", "_skip_lf", "_started", "overflow")
+    __slots__ = ("_data", "_line", "_name", "_size", "_skip_lf", "_started", "event_bytes", "idle", "overflow")
 
     def __init__(self, event_bytes: int) -> None:
         self.overflow = False
-        self._event_bytes = event_bytes
-        self._idle = False  # started, and nothing is pending
+        self.idle = False
+        """True between events: what comes next is the beginning of one."""
+        self.event_bytes = event_bytes
         self._started = False  # the first line, which may begin with a BOM, is complete
         self._skip_lf = False  # the last read ended with CR
         self._line = bytearray()  # the unfinished line
@@ -49,12 +50,12 @@ class EventSplitter:
         # The usual read is one whole event of one `data:` line.
         end = len(data) - 2
         if (
-            self._idle
+            self.idle
             and data.find(_LF) == end
             and data[-1] == _LF
             and data.startswith(b"data: ")
             and _CR not in data
-            and end <= self._event_bytes
+            and end <= self.event_bytes
         ):
             return [(None, data[6:end])]
         return self._feed(data)
@@ -89,10 +90,10 @@ class EventSplitter:
             if self.overflow:
                 return events
         self._line += rest
-        if len(self._line) > self._event_bytes:
+        if len(self._line) > self.event_bytes:
             self._overflow()
             return events
-        self._idle = self._started and not (self._skip_lf or self._line or self._data or self._name)
+        self.idle = self._started and not (self._skip_lf or self._line or self._data or self._name)
         return events
 
     def _take_line(self, line: bytes, events: list[Event]) -> None:
@@ -100,7 +101,7 @@ class EventSplitter:
             self._started = True
             self._dispatch(events)
             return
-        if len(line) > self._event_bytes:
+        if len(line) > self.event_bytes:
             self._overflow()
             return
         if not self._started:
@@ -118,7 +119,7 @@ class EventSplitter:
             if name != b"data":
                 return
         self._size += len(value) + 1
-        if self._size > self._event_bytes:
+        if self._size > self.event_bytes:
             self._overflow()
         else:
             self._data.append(value)
@@ -132,7 +133,7 @@ class EventSplitter:
 
     def _overflow(self) -> None:
         self.overflow = True
-        self._idle = False
+        self.idle = False
         self._line = bytearray()
         self._data = []
 
@@ -144,16 +145,17 @@ class UsageCutter:
     event longer than `event_bytes`, `degraded` is set and everything passes.
     """
 
-    __slots__ = ("_event_bytes", "_events", "_held", "_idle", "_is_extra", "_skip_lf", "_started", "degraded")
+    __slots__ = ("_event_bytes", "_events", "_held", "_is_extra", "_skip_lf", "_started", "degraded", "idle")
 
     def __init__(self, is_extra: Callable[[bytes], bool], event_bytes: int) -> None:
         self.degraded: str | None = None
+        self.idle = False
+        """True between events, and while any is kept back: a whole one that is no extra one may pass without being fed."""
         self._is_extra = is_extra
         self._events = EventSplitter(event_bytes)
         self._events.feed(b"\n")  # a BOM belongs to the stream, not to an event
         self._event_bytes = event_bytes
         self._held = bytearray()  # an unfinished event, or a beginning that may be a BOM
-        self._idle = False  # started, nothing is held, nothing is to be skipped, still cutting
         self._started = False
         self._skip_lf = False  # a cut event ended with CR: its LF, if it comes, is cut too
 
@@ -161,7 +163,7 @@ class UsageCutter:
         """What is to be forwarded now; the same object when nothing is held or cut."""
         end = len(data) - 2
         if (
-            self._idle
+            self.idle
             and data.find(_LF) == end
             and data[-1] == _LF
             and data.startswith(b"data: ")
@@ -228,14 +230,14 @@ class UsageCutter:
             begin = end
         if begin < len(data):
             self._held += data[begin:]
-        self._idle = not (self._held or self._skip_lf or self.degraded)
+        self.idle = not (self._held or self._skip_lf or self.degraded)
         if not out:
             return data[:begin]
         out.append(data[kept:begin])
         return b"".join(out)
 
     def _hold_or_let_go(self) -> bytes:
-        self._idle = False
+        self.idle = False
         if len(self._held) <= self._event_bytes:
             return b""
         self.degraded = EVENT_TOO_LARGE

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import orjson
 
 from proxy.record import Decision, RequestFacts, Usage
+from proxy.wire.dialects.alike import Alike
 from proxy.wire.sse import Event
 
 __all__ = [
@@ -50,6 +51,9 @@ class Reading:
     """What a dialect has read in one response so far; the observer owns it and adds the stamps."""
 
     __slots__ = (
+        "alike",
+        "alike_choice",
+        "alike_tries",
         "answered",
         "choices",
         "degraded",
@@ -69,6 +73,11 @@ class Reading:
     )
 
     def __init__(self) -> None:
+        self.alike: Alike | None = None
+        """The usual event, which does nothing but bring one more text of the answer to `alike_choice`."""
+        self.alike_choice = 0
+        self.alike_tries = 4
+        """So often may an event become the usual one: a stream without any must not pay for looking."""
         self.response_id: str | None = None
         self.response_model: str | None = None
         self.service_tier: str | None = None

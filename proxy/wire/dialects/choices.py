@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from proxy.record import RequestFacts
+from proxy.wire.dialects.alike import alike_to
 from proxy.wire.dialects.base import UNREADABLE, Reading, error_identifier, parse_json, plain_word
 from proxy.wire.dialects.request_body import count, output_type, parsed_request, request_facts, unreadable
 from proxy.wire.dialects.response_body import (
@@ -45,6 +46,8 @@ _SAYING = ("content", "refusal", "tool_calls", "function_call", "audio")
 _SAID = ("thinking", "text", "summary", "function", "custom", "name", "arguments", "input", "transcript")
 """Where the objects in them hold generated text."""
 _WITH_CHOICES = (b":[{", b": [{")
+_MORE = ("usage", "x_groq", "error")
+"""Members of an event that do more than bring a text."""
 _OF_VALUE = ("prompt_filter_results", "prompt_annotations", "content_filter_results", "moderation", "error")
 """Payloads that may ride on an event without choices; such an event is never an extra one."""
 
@@ -150,8 +153,9 @@ def is_extra_usage(data: bytes) -> bool:
 
 def read_event(event: Event, reading: Reading) -> bool:
     """Read one chunk; True when it carried generated tokens of any choice."""
+    name, data = event
     try:  # spares the usual event a call
-        chunk = orjson.loads(event[1])
+        chunk = orjson.loads(data)
     except orjson.JSONDecodeError:
         chunk = None
     if type(chunk) is not dict:
@@ -165,7 +169,7 @@ def read_event(event: Event, reading: Reading) -> bool:
         read_head(chunk, reading)
     if "x_groq" in chunk:
         _read_x_groq(chunk["x_groq"], reading)
-    if event[0] == b"error" or chunk.get("error"):
+    if name == b"error" or chunk.get("error"):
         read_error(chunk, reading)
     choices = chunk.get("choices")
     if type(choices) is not list:
@@ -186,6 +190,8 @@ def read_event(event: Event, reading: Reading) -> bool:
                 generated = reading.answered = True
                 if (texts := reading.texts) is not None:
                     texts[index].append(content)
+                if reading.alike_tries and len(choices) == 1:
+                    _learn(event, chunk, delta, "content", reading)
                 continue
             if _read_delta(delta, reading):
                 generated = True
@@ -195,9 +201,21 @@ def read_event(event: Event, reading: Reading) -> bool:
         if is_text(text := choice.get("text")):
             generated = reading.answered = True
             reading.keep(text, index)
+            if reading.alike_tries and len(choices) == 1:
+                _learn(event, chunk, choice, "text", reading)
         elif not generated and (_has_withheld(choice) or (type(delta) is dict and _has_withheld(delta))):
             generated = True
     return generated
+
+
+def _learn(event: Event, chunk: dict[str, Any], holder: dict[str, Any], name: str, reading: Reading) -> None:
+    """Make an event the usual one, if all that it did was to bring the text that stands in `holder`."""
+    choice = chunk["choices"][0]
+    if event[0] is not None or choice.get("finish_reason") or any(chunk.get(other) for other in _MORE):
+        return
+    reading.alike_tries -= 1
+    reading.alike = alike_to(event[1], chunk, holder, name)
+    reading.alike_choice = _open(choice.get("index"), reading)
 
 
 def read_body(body: bytes, reading: Reading) -> None:

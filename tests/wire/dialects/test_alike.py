@@ -1,0 +1,142 @@
+"""What an event brings can be told by its bytes only where parsing it would say the same."""
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.observe.observer import Observer
+from proxy.wire.dialects import match
+from proxy.wire.dialects.alike import Alike, alike_to
+
+CHAT, COMPLETIONS = match(b"/v1/chat/completions"), match(b"/v1/completions")
+
+
+def learned(data: bytes) -> Alike | None:
+    """What events like this one have in common."""
+    chunk = orjson.loads(data)
+    return alike_to(data, chunk, chunk["choices"][0]["delta"], "content")
+
+
+def chunk(content: str, **more: object) -> bytes:
+    """An event of a chat completion."""
+    return b"data: " + orjson.dumps({"choices": [{"index": 0, "delta": {"content": content}}], **more}) + b"\n\n"
+
+
+def data_of(event: bytes) -> bytes:
+    """Its data."""
+    return event[6:-2]
+
+
+@pytest.mark.parametrize(
+    ("event", "text"),
+    [
+        (chunk("two"), "two"),
+        (chunk("héé 世界 😀"), "héé 世界 😀"),
+        (chunk(""), None),  # no token
+        (chunk('a "quote"'), None),
+        (chunk("a\\b"), None),
+        (chunk("line\n"), None),
+        (chunk("two").replace(b"two", b"two\x07"), None),  # no JSON
+        (chunk("two").replace(b"two", b"tw\xff"), None),  # no UTF-8
+        (chunk("two", usage=None), None),
+        (chunk("two")[:-1], None),
+        (chunk("two") + b"\n", None),
+        (chunk("two") + chunk("three"), None),
+        (b" " + chunk("two"), None),
+        (chunk("two").replace(b"two", b'two"}},{"index":1,"delta":{"content":"x'), None),
+    ],
+)
+def test_an_event_that_differs_in_its_text_alone_gives_it(event, text):
+    """Anything else has to be parsed."""
+    alike = learned(data_of(chunk("one")))
+    assert alike is not None
+    assert alike.text_of(event) == text
+
+
+@pytest.mark.parametrize(
+    ("event", "text"),
+    [
+        (chunk("two", obfuscation="Zx81"), "two"),
+        (chunk("two", obfuscation="q"), "two"),
+        (chunk("two", obfuscation=""), None),
+        (chunk("two", obfuscation='a"b'), None),
+        (chunk("two", obfuscation="ab") + chunk("three", obfuscation="ab"), None),
+        (chunk("two"), None),
+    ],
+)
+def test_a_padding_may_differ_too(event, text):
+    """OpenAI pads events with characters that mean nothing."""
+    alike = learned(data_of(chunk("one", obfuscation="abc")))
+    assert alike is not None
+    assert alike.text_of(event) == text
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"choices":[{"delta":{"content":"\\u0069ndex"},"index":0}]}',  # the only "index" is a name
+        b'{"choices":[{"delta":{"content":"content"}}]}',  # the name comes first
+        b'{"choices":[{"delta":{"content":"a","content":"\\u0061"}}]}',  # the last of two counts
+        b'{"id":"m","choices":[{"delta":{"content":"m"}}]}',
+        b'{"choices":[{"delta":{"content":"\\n"}}]}',
+        b'{"obfuscation":"ab","choices":[{"delta":{"content":"m"}}]}',  # the padding comes first
+        b'{"choices":[{"delta":{"content":"\\ud800"}}]}',
+    ],
+)
+def test_where_the_text_stands_has_to_be_sure(data):
+    """A name, or another value, that reads the same is no text."""
+    parsed = orjson.loads(data.replace(b"\\ud800", b"?"))
+    if b"ud800" in data:
+        parsed["choices"][0]["delta"]["content"] = "\ud800"
+    before = orjson.dumps(parsed, default=str) if b"ud800" not in data else None
+    assert alike_to(data, parsed, parsed["choices"][0]["delta"], "content") is None
+    assert before is None or orjson.dumps(parsed) == before  # it is as it was
+
+
+def test_what_was_parsed_is_left_as_it_was():
+    """The probe is taken out again."""
+    data = data_of(chunk("one", obfuscation="abc"))
+    parsed = orjson.loads(data)
+    alike_to(data, parsed, parsed["choices"][0]["delta"], "content")
+    assert parsed == orjson.loads(data)
+
+
+texts = st.text(st.sampled_from('ab"\\\n\x00é世😀 }{,:'), max_size=4)
+kinds = st.fixed_dictionaries(
+    {"index": st.sampled_from([0, 0, 0, 1]), "content": texts},
+    optional={"finish": st.just("stop"), "usage": st.just({"completion_tokens": 3}), "pad": texts, "id": st.just("x")},
+)
+
+
+def event_of(kind: dict[str, object], path: str) -> bytes:
+    """One event, with whatever it has of the rarer members."""
+    choice: dict[str, object] = {"index": kind["index"], "finish_reason": kind.get("finish")}
+    if path == "chat":
+        choice["delta"] = {"content": kind["content"]}
+    else:
+        choice["text"] = kind["content"]
+    data: dict[str, object] = {"choices": [choice]}
+    data |= {"usage": kind["usage"]} if "usage" in kind else {}
+    data |= {"obfuscation": kind["pad"]} if "pad" in kind else {}
+    data |= {"id": kind["id"]} if "id" in kind else {}
+    return b"data: " + orjson.dumps(data) + b"\n\n"
+
+
+@given(st.lists(kinds, max_size=30), st.sampled_from(["chat", "completions"]), st.sampled_from([60, 1 << 20]))
+def test_facts_and_texts_are_those_of_parsing_every_event(events, path, bound):
+    """Whatever the events are, what is told by bytes is what parsing tells, stamps included."""
+    found = []
+    for tries in (4, 0):
+        observer = Observer(
+            CHAT if path == "chat" else COMPLETIONS,
+            event_stream=True,
+            content_encoding="",
+            event_bytes=bound,
+            body_bytes=1 << 20,
+        )
+        observer._reading.alike_tries = tries
+        for number, kind in enumerate(events):
+            observer.feed(event_of(kind, path), number)
+        found.append((observer.finish(1000), observer.texts()))
+    assert found[0] == found[1]
