@@ -7,7 +7,7 @@ four are laid over each other as one document, which is then read once: the data
 mistake is reported, with the key path, variable or flag where it stands. No message quotes a value, but the path of a file
 that is not there.
 
-Source: ARCHITECTURE.md 7 "Settings"; YAML 1.2 core schema, narrowed to what JSON can say.
+Source: ARCHITECTURE.md 7 "Settings".
 """
 
 import hashlib
@@ -23,7 +23,6 @@ from urllib.parse import SplitResult, urlsplit
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
 
 import orjson
-import yaml
 
 from proxy.errors import Mistake, SettingsError
 from proxy.policy import rules
@@ -534,6 +533,12 @@ def load_policies(path: Path, settings: Settings | None = None) -> PolicySet:
     return policies
 
 
+def _read_yaml(path: Path, mistakes: list[Mistake]) -> Any:
+    from proxy import narrow_yaml  # noqa: PLC0415 -- workers and recorder get JSON, and start sooner without it
+
+    return narrow_yaml.read(path, mistakes)
+
+
 class _Layers:
     """The file's document with values laid over it, and which variable or flag each came from."""
 
@@ -633,13 +638,9 @@ def _lay_variables(layers: _Layers, environ: Mapping[str, str]) -> None:
     ours = {name: tuple(name[len(_PREFIX) :].lower().split("__")) for name in environ if name.startswith(_PREFIX)}
     # A whole section comes before its parts, element 2 before element 10.
     for name in sorted(ours, key=lambda each: (len(ours[each]), [step.zfill(4) for step in ours[each]])):
-        found: list[Mistake] = []
-        try:
-            value = _parse(environ[name], name, found)
-        except (yaml.YAMLError, RecursionError):
-            value, found = environ[name], []  # such as [::1]:8080, which is text for us and broken YAML
-        layers.lay(ours[name], value, name)
-        layers.mistakes += found
+        from proxy import narrow_yaml  # noqa: PLC0415 -- as below
+
+        layers.lay(ours[name], narrow_yaml.read_value(environ[name], name, layers.mistakes), name)
 
 
 def _lay_flags(layers: _Layers, flags: Mapping[str, object]) -> None:
@@ -778,89 +779,3 @@ def _warnings(settings: Settings) -> list[str]:
         elif upstream.tls and not upstream.tls.verify:
             found.append(f"{at}.tls.verify: false, so anyone on the way can read and change this upstream's traffic")
     return found
-
-
-# YAML, narrowed to JSON ---------------------------------------------------------------------------------------------
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Knows null, true, false and decimal numbers; 1e3, 1:30, 010, on, yes, dates and << are text, aliases errors."""
-
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 -- PyYAML's class attribute
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "aliases are not allowed", self.peek_event().start_mark)  # type: ignore[no-untyped-call]
-        return super().compose_node(parent, index)
-
-
-for _tag, _pattern, _first in (
-    ("null", r"~|null|", ["~", "n", ""]),
-    ("bool", r"true|false", ["t", "f"]),
-    ("int", r"-?(0|[1-9]\d*)", list("-0123456789")),
-    ("float", r"-?(0|[1-9]\d*)\.\d+([eE][-+]?\d+)?", list("-0123456789")),
-):
-    _StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z", re.ASCII), _first)
-
-_SCALARS: dict[str, Callable[[str], Any]] = {
-    "tag:yaml.org,2002:null": lambda _: None,
-    "tag:yaml.org,2002:bool": lambda word: word == "true",
-    "tag:yaml.org,2002:int": int,
-    "tag:yaml.org,2002:float": float,
-    "tag:yaml.org,2002:str": str,
-}
-
-
-def _read_yaml(path: Path, mistakes: list[Mistake]) -> Any:
-    """The file's document; mistakes of the file as a whole have the path ''."""
-    try:
-        return _parse(path.read_bytes().decode("utf-8-sig"), "", mistakes)
-    except OSError as error:
-        return refuse(f"cannot be read: {error.strerror}", "", mistakes)
-    except UnicodeDecodeError:
-        return refuse("is not UTF-8 text", "", mistakes)
-    except RecursionError:
-        return refuse("is nested too deeply", "", mistakes)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        return refuse(f"{where}{error.problem or error.context}", "", mistakes)
-    except yaml.YAMLError:
-        return refuse("contains characters that YAML does not allow", "", mistakes)
-
-
-def _parse(document: str, path: str, mistakes: list[Mistake]) -> Any:
-    loader = _StrictLoader(document)
-    try:
-        node = loader.get_single_node()
-    finally:
-        loader.dispose()
-    return None if node is None else _value(node, path, mistakes)
-
-
-def _value(node: yaml.Node, path: str, mistakes: list[Mistake]) -> Any:
-    """What a node stands for; every key of a mapping is text and appears once."""
-    line = node.start_mark.line + 1
-    if isinstance(node, yaml.MappingNode) and node.tag == "tag:yaml.org,2002:map":
-        found: dict[str, Any] = {}
-        lines: dict[str, int] = {}
-        for key_node, value_node in node.value:
-            line = key_node.start_mark.line + 1
-            if key_node.tag != "tag:yaml.org,2002:str" or not isinstance(key_node, yaml.ScalarNode):
-                refuse(f"line {line}: a key must be text", path, mistakes)
-                continue
-            key = key_node.value
-            at = sub_path(path, key)
-            if key in lines:
-                refuse(f"duplicate key, in lines {lines[key]} and {line}", at, mistakes)
-            lines[key], before = line, len(mistakes)
-            found[key] = _value(value_node, at, mistakes)
-            if found[key] is None and len(mistakes) > before:
-                del found[key]  # reported; its null is not a second mistake
-        return found
-    if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
-        return [_value(each, sub_path(path, index), mistakes) for index, each in enumerate(node.value)]
-    try:
-        return _SCALARS[node.tag](node.value)
-    except (KeyError, TypeError, ValueError):
-        return refuse(f"line {line}: this tag or value is not allowed", path, mistakes)
