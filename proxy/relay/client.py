@@ -27,6 +27,8 @@ __all__ = ["Client"]
 _LINGER_NS = 2_000_000_000
 """After an answer to a request that was not read whole: time in which the client may read it before a reset could
 destroy it (RFC 9112 9.6)."""
+_KNOWN_HEADS = 4
+"""Heads that a worker knows from other connections: those of one application are alike, and share what is kept of them."""
 
 
 class Client(asyncio.Protocol):
@@ -46,7 +48,6 @@ class Client(asyncio.Protocol):
         "_known",
         "_raw_head",
         "_reading",
-        "_route",
         "_transport",
         "_worker",
         "deadline_ns",
@@ -59,8 +60,8 @@ class Client(asyncio.Protocol):
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # connection_made comes before any use
         self._exchange: Exchange | None = None
         self._head_parser: HeadParser | None = None
-        self._known: KnownHead | None = None
-        self._route: Route | None = None
+        self._known: tuple[KnownHead, Route] | None = None
+        """The last head and its way."""
         self._raw_head = b""
         self._accepted_ns = 0
         self._in_body = False
@@ -259,15 +260,12 @@ class Client(asyncio.Protocol):
 
     def _read_head(self, data: bytes, at_ns: int) -> bytes:
         worker = self._worker
-        known = self._known
         parser = self._head_parser
-        if known is not None and parser is None:
-            same = known.matches(data)
-            if same is not None and self._route is not None:
-                head_bytes, content_length, traceparent = same
-                self._accepted_ns = at_ns
-                self._begin(self._route, content_length, traceparent or self._route.traceparent, at_ns)
-                return data[head_bytes:]
+        if parser is None and (found := self._recall(data)) is not None:
+            route, (head_bytes, content_length, traceparent) = found
+            self._accepted_ns = at_ns
+            self._begin(route, content_length, traceparent or route.traceparent, at_ns)
+            return data[head_bytes:]
         if parser is None:
             parser = self._head_parser = HeadParser()
             self.set_deadline(self._worker.client_body_ns, at_ns)  # once: empty lines before a head do not renew it
@@ -292,10 +290,28 @@ class Client(asyncio.Protocol):
         self._head_parser = None
         raw = raw[:end]
         head = parser.head(raw, worker.interesting)
-        self._known = None if head.chunked else KnownHead.of(raw, head.content_length, traced=worker.propagate)
-        route = self._route = Route(worker, head)
+        route = Route(worker, head)
+        known = None if head.chunked else KnownHead.of(raw, head.content_length, traced=worker.propagate)
+        if known is not None:
+            self._known = known, route
+            worker.known_heads.insert(0, self._known)
+            del worker.known_heads[_KNOWN_HEADS:]
         self._begin(route, head.content_length, route.traceparent, at_ns)
         return rest
+
+    def _recall(self, data: bytes) -> tuple[Route, tuple[int, int | None, bytes | None]] | None:
+        """The way of a head that was read before, here or on another connection, and what `KnownHead.matches` says of it."""
+        if self._known is not None:
+            known, route = self._known
+            same = known.matches(data)
+            if same is not None:
+                return route, same
+        for pair in self._worker.known_heads:
+            same = pair[0].matches(data)
+            if same is not None:
+                self._known = pair
+                return pair[1], same
+        return None
 
     def _begin(self, route: Route, content_length: int | None, traceparent: bytes | None, at_ns: int) -> None:
         self._body_left_bytes = content_length or 0

@@ -24,9 +24,10 @@ from proxy.record import ExchangeRecord
 from proxy.relay.client import Client
 from proxy.relay.outbox import Outbox
 from proxy.relay.pool import Pool
-from proxy.relay.route import DEADLINE_HEADER, METHOD_OVERRIDES, URL_OVERRIDES
+from proxy.relay.route import DEADLINE_HEADER, METHOD_OVERRIDES, URL_OVERRIDES, Route
 from proxy.settings import Settings, from_json
 from proxy.wire.dialects.limit_fields import LIMIT_FIELDS
+from proxy.wire.http1 import KnownHead
 
 __all__ = ["Worker", "run"]
 
@@ -56,6 +57,8 @@ class Worker:
             (Pool(settings, upstream) for upstream in settings.upstreams), key=lambda pool: -len(pool.prefix)
         )
         self.clients: set[Client] = set()
+        self.known_heads: list[tuple[KnownHead, Route]] = []
+        """Of the connections' heads that differ, the ones read last; for `Client`."""
         self.draining = False
         self.linger_ns = 0
         """While draining, how long an idle connection may still bring a request."""

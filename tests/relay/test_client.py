@@ -290,6 +290,24 @@ async def test_a_repeated_head_with_another_length_is_read_anew():
         assert len({record.id for record in records}) == len({record.trace_id for record in records}) == len(records)
 
 
+async def test_a_head_is_known_from_other_connections_and_means_there_what_it_means_here():
+    """The same bytes give each connection its own exchange; of heads that differ the last four are kept."""
+    async with Provider(echo) as provider, relay(provider.url) as served:
+
+        def post(body: bytes, app: int, trace: int) -> bytes:
+            head = b"POST /v1/files HTTP/1.1\r\nHost: a\r\nx-lengthwise-app: %d\r\ntraceparent: 00-%032x-%016x-01\r\n"
+            return head % (app, trace, trace) + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+
+        for number, app in enumerate([1, 1, 2, 1, 3, 4, 5, 6, 1], 1):
+            body = b"x" * number
+            assert (await served.ask(post(body, app, number))).body == body
+        records = await served.records(9)
+        assert [record.app for record in records] == list("112134561")
+        assert [record.request_bytes for record in records] == list(range(1, 10))
+        assert [record.trace_id for record in records] == [f"{number:032x}" for number in range(1, 10)]
+        assert [route.app for _, route in served.worker.known_heads] == list("1654")
+
+
 async def test_a_repeated_head_is_not_taken_for_a_longer_one():
     """The known head as the beginning of another one, cut anywhere."""
     request = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
