@@ -103,9 +103,15 @@ class Observer:
 
     def take(self, text: str, size: int, at_ns: int) -> None:
         """What `feed` does with such an event of `size` bytes, for who knows its text already."""
-        self._stamp(at_ns)
+        # As `_stamp` and `_count_token`, without calling them for each token; an event like this one was read before.
+        before_ns = self._end_ns
+        if before_ns is not None and (self._max_gap_ns is None or at_ns - before_ns > self._max_gap_ns):
+            self._max_gap_ns = at_ns - before_ns
+        self._end_ns = self._last_token_ns = at_ns
         self._events += 1
-        self._count_token(at_ns)
+        self._generated = generated = self._generated + 1
+        if generated == self._next_checkpoint:
+            self._add_checkpoint(at_ns)
         reading = self._reading
         if reading.texts is not None:
             reading.texts[reading.alike_choice].append(text)
@@ -191,11 +197,14 @@ class Observer:
         self._last_token_ns = at_ns
         self._generated = generated = self._generated + 1
         if generated == self._next_checkpoint:
-            self._checkpoints.append((generated, at_ns))
-            if len(self._checkpoints) > _MAX_CHECKPOINTS:
-                self._checkpoints = self._checkpoints[1::2]
-                self._stride *= 2
-            self._next_checkpoint = self._checkpoints[-1][0] + self._stride
+            self._add_checkpoint(at_ns)
+
+    def _add_checkpoint(self, at_ns: int) -> None:
+        self._checkpoints.append((self._generated, at_ns))
+        if len(self._checkpoints) > _MAX_CHECKPOINTS:
+            self._checkpoints = self._checkpoints[1::2]
+            self._stride *= 2
+        self._next_checkpoint = self._checkpoints[-1][0] + self._stride
 
     def _read_body(self, data: bytes) -> None:
         if len(self._body) + len(data) > self._body_bytes:

@@ -87,8 +87,8 @@ class Client(asyncio.Protocol):
             self._transport.write(data)
 
     def set_deadline(self, duration_ns: int, at_ns: int) -> None:
-        """Call `deadline` when `duration_ns` have passed since `at_ns`; 0 disables."""
-        self.deadline_ns = at_ns + duration_ns if duration_ns else 0
+        """Call `deadline` when `duration_ns` have passed since `at_ns`."""
+        self.deadline_ns = at_ns + duration_ns
 
     def clear_deadline(self) -> None:
         """No timeout until the next `set_deadline`."""

@@ -426,11 +426,20 @@ class Exchange:
                 self._ask_without_usage(at_ns)
                 return
             body = self._no_doubt()
-        observer = self._observer
+        observer, cutter = self._observer, self._cutter
         if observer is None:
             return
-        cutter, text = self._cutter, observer.text_of(body)
-        if cutter is None or (text is not None and cutter.idle):  # an event with a text is no extra one
+        text = observer.text_of(body)
+        if text is not None and not (complete or self._pending_head) and (cutter is None or cutter.idle):
+            # One more token: nothing is to be cut of it, held, or read. A call that is spared here is spared for each.
+            size = len(body)
+            self._response_bytes += size
+            self._client.write(b"%x\r\n%b\r\n" % (size, body) if self._chunked_to_client else body)
+            observer.take(text, size, at_ns)
+            if not self._blocked_since_ns:
+                self._client.deadline_ns = at_ns + self._worker.idle_ns
+            return
+        if cutter is None:
             forward = body
         else:
             forward = cutter.feed(body)
@@ -448,9 +457,7 @@ class Exchange:
             self._client.write(out)
             if self._first_write_ns is None and forward:
                 self._first_write_ns = monotonic_ns()
-        if text is not None:
-            observer.take(text, len(body), at_ns)
-        elif body:
+        if body:
             observer.feed(body, at_ns)
         if complete:
             self._complete(at_ns)

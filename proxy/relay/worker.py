@@ -37,6 +37,8 @@ _TICK_S = 0.25
 """Timeouts are looked at so often: one timer for all connections, so that a chunk costs none."""
 _OUTDATED_NS = 30_000_000_000
 """A law that was not repeated for so long is no law."""
+_NEVER_NS = 1 << 62
+"""A timeout that is switched off: a hundred years."""
 _LINGER_NS = 5_000_000_000
 _BACKLOG = 1024
 _OUTBOX_CLOSE_S = 1.0
@@ -187,7 +189,7 @@ class Worker:
 
 
 def _ns(seconds: float | None) -> int:
-    return 0 if seconds is None else int(seconds * 1e9)
+    return _NEVER_NS if seconds is None else int(seconds * 1e9)
 
 
 def _server_tls(settings: Settings) -> ssl.SSLContext:
