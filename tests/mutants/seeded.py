@@ -298,4 +298,32 @@ MUTANTS = (
         "        if len(name) > _LONGEST_NAME:\n",
         ("tests/recorder/test_metrics.py", "-k", "up_to_a_bound"),
     ),
+    Mutant(
+        "a text with escapes is taken as it stands",
+        "proxy/wire/dialects/alike.py",
+        """ and '"' not in text and "\\\\" not in text else None""",
+        """ and '"' not in text else None""",
+        ("tests/wire/dialects/test_alike.py",),
+    ),
+    Mutant(
+        "a name is taken for an event's text",
+        "proxy/wire/dialects/alike.py",
+        "        is_alike = orjson.loads(before + other + after) == chunk\n",
+        "        is_alike = bool(orjson.loads(before + other + after))\n",
+        ("tests/wire/dialects/test_alike.py",),
+    ),
+    Mutant(
+        "the usual event has no bound",
+        "proxy/observe/observer.py",
+        "        return alike.text_of(data) if len(data) - 2 <= splitter.event_bytes else None\n",
+        "        return alike.text_of(data)\n",
+        ("tests/wire/dialects/test_alike.py", "-k", "parsing_every"),
+    ),
+    Mutant(
+        "a head of another connection brings that one's trace",
+        CLIENT,
+        "            self._begin(route, content_length, traceparent or route.traceparent, at_ns)\n",
+        "            self._begin(route, content_length, route.traceparent, at_ns)\n",
+        _relay("client", "known_from_other"),
+    ),
 )

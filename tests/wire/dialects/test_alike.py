@@ -2,7 +2,7 @@
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.observe.observer import Observer
@@ -123,7 +123,8 @@ def event_of(kind: dict[str, object], path: str) -> bytes:
     return b"data: " + orjson.dumps(data) + b"\n\n"
 
 
-@given(st.lists(kinds, max_size=30), st.sampled_from(["chat", "completions"]), st.sampled_from([60, 1 << 20]))
+@given(st.lists(kinds, max_size=30), st.sampled_from(["chat", "completions"]), st.sampled_from([60, 74, 1 << 20]))
+@example([{"index": 0, "content": "a"}, {"index": 0, "content": "a"}, {"index": 0, "content": "b" * 9}], "chat", 74)
 def test_facts_and_texts_are_those_of_parsing_every_event(events, path, bound):
     """Whatever the events are, what is told by bytes is what parsing tells, stamps included."""
     found = []
