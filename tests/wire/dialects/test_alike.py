@@ -123,8 +123,8 @@ def event_of(kind: dict[str, object], path: str) -> bytes:
     return b"data: " + orjson.dumps(data) + b"\n\n"
 
 
-@given(st.lists(kinds, max_size=30), st.sampled_from(["chat", "completions"]), st.sampled_from([60, 74, 1 << 20]))
-@example([{"index": 0, "content": "a"}, {"index": 0, "content": "a"}, {"index": 0, "content": "b" * 9}], "chat", 74)
+@given(st.lists(kinds, max_size=30), st.sampled_from(["chat", "completions"]), st.sampled_from([66, 80, 1 << 20]))
+@example([{"index": 0, "content": "a"}, {"index": 0, "content": "a"}, {"index": 0, "content": "b" * 9}], "chat", 80)
 def test_facts_and_texts_are_those_of_parsing_every_event(events, path, bound):
     """Whatever the events are, what is told by bytes is what parsing tells, stamps included."""
     found = []
