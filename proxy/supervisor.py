@@ -57,6 +57,7 @@ _HEAD = re.compile(
 _ADMIN_TIMEOUT_S = 30.0
 _RELAYED = (b"host", b"accept", b"accept-encoding", b"authorization", b"if-none-match")
 _NO_RECORDER = {"status": "unavailable", "reason": "the recorder is restarting"}
+_SILENT_RECORDER = {"status": "unavailable", "reason": "the recorder says nothing"}
 
 _Stamp = tuple[int, ...]
 
@@ -330,10 +331,10 @@ class _Supervisor:
             # Traffic does not wait for the recorder to start; whoever asks for metrics in the first second may.
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.recorder.first_ready.wait(), _RECORDER_START_S)
-            if self.recorder.ready:
+            if self.recorder.is_ready:
                 await self._relay(head, writer)
             else:
-                await _reply(writer, method, 503, _NO_RECORDER)
+                await _reply(writer, method, 503, _SILENT_RECORDER if self.recorder.ready else _NO_RECORDER)
 
     async def _relay(self, head: bytes, writer: asyncio.StreamWriter) -> None:
         """The recorder answers; one request for each connection, so that nothing has to be parsed on the way back.

@@ -381,6 +381,19 @@ def test_without_a_recorder_its_paths_say_so_and_traffic_goes_on(tmp_path: Path)
         assert "Traceback" not in served.log
 
 
+def test_a_recorder_that_hangs_does_not_make_who_asks_wait() -> None:
+    """Stopped, it is said to be silent; going on, it answers."""
+    with serving(NOWHERE) as served:
+        assert served.get("/status")[0] == 200
+        os.kill(recorder(served), signal.SIGSTOP)
+        silent = (503, '{"status":"unavailable","reason":"the recorder says nothing"}\n')
+        wait_until(lambda: served.get("/status") == silent)
+        assert served.get("/readyz")[0] == 200
+        assert answers(served)
+        os.kill(recorder(served), signal.SIGCONT)
+        wait_until(lambda: status(served)["records"] == 1)
+
+
 def test_a_worker_that_hangs_is_killed_and_replaced() -> None:
     """Stopped, it says nothing for ten seconds: its sibling serves, then there are two again."""
     with serving(NOWHERE | {"workers": 2}) as served:
