@@ -51,7 +51,10 @@ class Found:
 
     def __str__(self) -> str:
         doubt = "" if len(self.kept) * 2 >= len(self.rounds) else "  (the machine was too unsteady: do not use)"
-        title = f"{self.trial.name}: {self.trial.says}; CPU per {self.trial.unit}; {len(self.kept)} of {len(self.rounds)} rounds count{doubt}"
+        cost = f"; CPU of a {self.trial.unit}" if any("cpu_us" in figures for figures in self.spreads.values()) else ""
+        title = (
+            f"{self.trial.name}: {self.trial.says}{cost}; {len(self.kept)} of {len(self.rounds)} rounds count{doubt}"
+        )
         return f"{title}\n{table(rows(self.spreads, COLUMNS, self.trial.yardstick))}" if self.kept else title
 
     def data(self) -> dict[str, Any]:
@@ -144,11 +147,8 @@ def wrong(found: Found) -> list[str]:
 
 def versions(wanted: Collection[str]) -> dict[str, str]:
     """Of what was measured and of what it stands on."""
-    found = {
-        "nginx": subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=True)
-        .stderr.split("/")[-1]
-        .strip()
-    }
+    nginx = subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=True).stderr
+    found = {"nginx": nginx.rsplit("/", 1)[-1].strip()}
     for name in ("httptools", "orjson", "uvloop", "opentelemetry-sdk", "aiohttp"):
         try:
             found[name] = metadata.version(name)
