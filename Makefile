@@ -70,7 +70,7 @@ audit: $(PROJECT_READY) ## a bill of materials of what is locked, and its known 
 	echo '== audit: skipped, its tools could not be installed'; exit 0; fi; \
 	echo '== audit'; $(BIN)/python tests/supply_chain.py $(VENV)/audit/bin
 
-bench: $(TESTS_READY) ## the relay's CPU and delay against nginx, in the same run
+bench: $(TESTS_READY) ## what the relay costs beside nginx and others in the same run, and whether targets are met; 15 minutes
 	@exec $(BIN)/python -m tests.bench $(ARGS)
 
 engines: $(TESTS_READY) ## against real engines and trace backends; installs them into .engines first (some GB)

@@ -39,7 +39,14 @@ class Child:
     """One process, kept running until it is told to leave."""
 
     def __init__(
-        self, name: str, module: str, fds: tuple[int, ...], init: Callable[[], dict[str, Any]], silence_looks: int
+        self,
+        name: str,
+        module: str,
+        fds: tuple[int, ...],
+        init: Callable[[], dict[str, Any]],
+        silence_looks: int,
+        *,
+        niceness: int = 0,
     ) -> None:
         """Start it.
 
@@ -49,6 +56,7 @@ class Child:
             fds: Further files that it inherits.
             init: Makes its first line, at each start.
             silence_looks: It hangs when it said nothing for so many looks.
+            niceness: How far it stands back behind us where both want the same processor (nice(2)).
         """
         self.name = name
         self.ready = False
@@ -60,6 +68,7 @@ class Child:
         self.failures = 0
         """Ends in a row, each soon after its start."""
         self._silence_looks = silence_looks
+        self._niceness = niceness
         self._silent = 0
         self._module = module
         self._fds = fds
@@ -146,7 +155,7 @@ class Child:
         # They inherit the mask: from its first instruction on, a child is deaf to what it must not act upon.
         signal.pthread_sigmask(signal.SIG_BLOCK, _DEAF)
         try:
-            return await asyncio.create_subprocess_exec(
+            process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-P",  # the folder that we were started in may hold a proxy.py or json.py of its own
                 "-m",
@@ -159,3 +168,8 @@ class Child:
             )
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _DEAF)
+        if self._niceness:
+            with suppress(OSError):  # it is gone already, or a sandbox forbids it: then it runs like any other
+                # While it has one thread, which those that it makes take after.
+                os.setpriority(os.PRIO_PROCESS, process.pid, os.getpriority(os.PRIO_PROCESS, 0) + self._niceness)
+        return process

@@ -47,6 +47,8 @@ _LOOK_S = 1.0
 _WORKER_SILENCE_LOOKS = 10
 _RECORDER_SILENCE_LOOKS = 60
 """Nothing waits for the recorder, and a disk that stalls is no reason to lose what it holds."""
+_RECORDER_NICENESS = 10
+"""Where workers want its processor it gets about a tenth of it, and drops what it cannot take: traffic never pays for records."""
 _RECORDER_START_S = 5.0
 """The recorder's first start takes about one second, mostly imports."""
 _ADMIN_HEAD_BYTES = 8192
@@ -93,6 +95,7 @@ class _Supervisor:
             (self._intake.fileno(), self._admin.fileno()),
             self._recorder_init,
             _RECORDER_SILENCE_LOOKS,
+            niceness=_RECORDER_NICENESS,
         )
         self.workers = [self._worker(index) for index in range(settings.workers)]
         self.others: list[Child] = []

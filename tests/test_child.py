@@ -88,6 +88,17 @@ async def test_a_child_that_talks_is_left_alone(silent: Path, caplog: pytest.Log
     assert marks(silent) == "x"
 
 
+async def test_a_child_stands_back_as_far_as_it_is_told_to(silent: Path) -> None:
+    """Behind us by its niceness, and beside us without one."""
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    for niceness in (0, 5):
+        child = Child("it", "silent_child", (), dict, 3, niceness=niceness)
+        await asyncio.wait_for(child.first_ready.wait(), 60)
+        assert child.process is not None
+        assert os.getpriority(os.PRIO_PROCESS, child.process.pid) == ours + niceness
+        await ended(child)
+
+
 async def test_a_start_may_take_longer_than_a_silence(
     silent: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

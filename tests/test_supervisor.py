@@ -406,6 +406,26 @@ def test_a_worker_that_hangs_is_killed_and_replaced() -> None:
         assert re.search(r"worker \d hangs: it said nothing for 10 s, and is killed", served.log)
 
 
+def test_the_recorder_stands_back_behind_workers() -> None:
+    """Every thread of it, its exporter's too; a worker is as near to the processor as we are, and so is a new recorder far from it."""
+    exporting = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
+
+    def niceness(pid: int) -> set[int]:
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        return {os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in tasks}
+
+    with serving(NOWHERE, env=exporting) as served:
+        status(served)
+        ours, first = os.getpriority(os.PRIO_PROCESS, 0), recorder(served)
+        assert len(list(Path(f"/proc/{first}/task").iterdir())) > 1
+        assert niceness(first) == {ours + 10}
+        assert [niceness(pid) for pid in workers(served)] == [{ours}]
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: gone([first]) and "proxy.recorder" in children(served).values())
+        status(served)
+        assert niceness(recorder(served)) == {ours + 10}
+
+
 def test_workers_are_replaced_one_after_the_other() -> None:
     """SIGUSR1: all are new, none was missed meanwhile, and the recorder is the same."""
     with serving(NOWHERE | {"workers": 2}) as served:

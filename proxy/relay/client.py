@@ -50,6 +50,7 @@ class Client(asyncio.Protocol):
         "_reading",
         "_transport",
         "_worker",
+        "body_is_here",
         "deadline_ns",
         "keep_alive",
         "reset",
@@ -72,6 +73,8 @@ class Client(asyncio.Protocol):
         self._reading = True
         self._closing = False
         self._blocked = False
+        self.body_is_here = False
+        """The request's whole body came with the end of its head: who is refused at the head keeps the connection."""
         self.keep_alive = True
         """Set by the exchange: whether this connection carries another request."""
         self.reset = False
@@ -264,8 +267,9 @@ class Client(asyncio.Protocol):
         if parser is None and (found := self._recall(data)) is not None:
             route, (head_bytes, content_length, traceparent) = found
             self._accepted_ns = at_ns
-            self._begin(route, content_length, traceparent or route.traceparent, at_ns)
-            return data[head_bytes:]
+            rest = data[head_bytes:]
+            self._begin(route, content_length, traceparent or route.traceparent, rest, at_ns)
+            return rest
         if parser is None:
             parser = self._head_parser = HeadParser()
             self.set_deadline(self._worker.client_body_ns, at_ns)  # once: empty lines before a head do not renew it
@@ -296,7 +300,7 @@ class Client(asyncio.Protocol):
             self._known = known, route
             worker.known_heads.insert(0, self._known)
             del worker.known_heads[_KNOWN_HEADS:]
-        self._begin(route, head.content_length, route.traceparent, at_ns)
+        self._begin(route, head.content_length, route.traceparent, rest, at_ns)
         return rest
 
     def _recall(self, data: bytes) -> tuple[Route, tuple[int, int | None, bytes | None]] | None:
@@ -313,8 +317,11 @@ class Client(asyncio.Protocol):
                 return pair[1], same
         return None
 
-    def _begin(self, route: Route, content_length: int | None, traceparent: bytes | None, at_ns: int) -> None:
+    def _begin(
+        self, route: Route, content_length: int | None, traceparent: bytes | None, rest: bytes, at_ns: int
+    ) -> None:
         self._body_left_bytes = content_length or 0
+        self.body_is_here = not route.head.chunked and len(rest) >= self._body_left_bytes
         self._chunked = ChunkedReader(self._worker.settings.limits.header_bytes) if route.head.chunked else None
         self._in_body = bool(content_length) or route.head.chunked
         self.keep_alive = True
@@ -332,8 +339,9 @@ class Client(asyncio.Protocol):
             rest = data[len(body) :]
             self._body_left_bytes -= len(body)
             complete = not self._body_left_bytes
-        if exchange is None:
-            return b""
+        if exchange is None:  # it was refused at the head, and keeps the connection
+            self._in_body = not complete
+            return rest
         if body:
             exchange.request_data(body, at_ns)
         if complete and self._exchange is exchange:

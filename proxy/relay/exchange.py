@@ -395,7 +395,8 @@ class Exchange:
 
     def _client_keeps(self) -> bool:
         """True when the client's connection can carry another request after this one, as far as is known now."""
-        return self._head.keep_alive and self._request_complete and not self._worker.draining
+        whole = self._request_complete or self._client.body_is_here
+        return self._head.keep_alive and whole and not self._worker.draining
 
     def _client_head(self, status: int, reason: bytes, headers: Headers, keep_alive: bool) -> bytes:
         self._client.keep_alive = keep_alive

@@ -1,13 +1,15 @@
 /* Load generator: HTTP/1.1 keep-alive, one thread, epoll, one request at a time on each connection.
  *
- *   load port=P connections=C seconds=S stream=0|1 chunks=N interval_us=I ttft_us=T stagger_us=G gap_us=H
+ *   load port=P connections=C seconds=S stream=0|1 chunks=N interval_us=I ttft_us=T stagger_us=G gap_us=H [header=LINE ...]
  *
  * Opens C connections and sends one plain request on each, so that accepts and upstream connections are behind us; prints
  * "ready" and waits for a line on stdin. Then every connection (the i-th after i * G) sends requests one after the other, or
  * one each H us when H is not 0; none starts after S seconds, those that run are finished. Prints one JSON object:
- *   requests chunks errors usage_events (events that the client did not ask for) wall_s, and of e2e, ttft (less the upstream's
- *   own T) and delay (one way, from the stamp that the upstream puts into each content) p50 and p99 in ns.
- * An answer is an error when its status is not 200, its stream lacks a content event or [DONE], or its connection ends early.
+ *   requests (answered by 200) sheds (by 503 with Retry-After) errors chunks usage_events (events that the client did not ask
+ *   for) wall_s, and p50 and p99 in ns of e2e, shed (e2e of the sheds), ttft (less the upstream's own T), delay (one way, from
+ *   the stamp that the upstream puts into each content) and jitter (from a chunk's delay to that of the next of its stream).
+ * An answer is an error when it has another status, its stream lacks a content event or [DONE], or its connection ends early;
+ * one that says `Connection: close` is followed by a new connection. Each LINE is sent with every request.
  * Gives up after 10 s without any byte. Exit 0 also with errors: they are a figure. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -26,9 +28,10 @@
 enum { EVENTS = 256, BUFFER = 131072, LINE = 4096 };
 typedef enum { IDLE, HEAD, LENGTH, SIZE, DATA, AFTER_DATA, TRAILER } State;
 typedef struct {
-    int fd, failed, streamed, done;
+    int fd, failed, shed, closes, chunked, streamed, done;
     State state;
     uint64_t sent_ns, first_ns, due_ns; /* due_ns: when it sends again; 0 while it does not wait */
+    int64_t delay_ns; /* of the chunk before */
     long chunks;
     size_t left, line_len, len;
     char line[LINE], buffer[BUFFER];
@@ -39,9 +42,9 @@ static long port, connections, chunks, interval_us, ttft_us, stagger_us, gap_us,
 static double seconds;
 static int poller, warm = 1;
 static uint64_t start_ns, deadline_ns, now;
-static long requests, content_events, errors, usage_events, active, started;
-static Samples e2e, ttft, delay;
-static char plain[4096], measured[4096];
+static long requests, sheds, content_events, errors, usage_events, active, started;
+static Samples e2e, shed, ttft, delay, jitter;
+static char headers[1024], plain[4096], measured[4096];
 static size_t plain_len, measured_len;
 
 static uint64_t now_ns(void) {
@@ -77,8 +80,8 @@ static size_t compose(char *to, int stream) { /* about 1.1 KB on the wire, as an
     return (size_t)sprintf(to,
                            "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:%ld\r\nAccept: application/json\r\n"
                            "Content-Type: application/json\r\nUser-Agent: bench/1\r\nx-stainless-retry-count: 0\r\n"
-                           "Authorization: Bearer sk-bench-0123456789abcdef0123456789abcdef\r\nContent-Length: %d\r\n\r\n%s",
-                           port, len, body);
+                           "Authorization: Bearer sk-bench-0123456789abcdef0123456789abcdef\r\n%sContent-Length: %d\r\n\r\n%s",
+                           port, headers, len, body);
 }
 
 static void open_connection(Conn *c) {
@@ -94,7 +97,7 @@ static void open_connection(Conn *c) {
 
 static void send_request(Conn *c) {
     c->state = HEAD;
-    c->failed = c->done = 0;
+    c->failed = c->shed = c->closes = c->done = 0;
     c->chunks = 0;
     c->first_ns = 0;
     c->line_len = c->len = 0;
@@ -105,19 +108,29 @@ static void send_request(Conn *c) {
 }
 
 static void next_request(Conn *c) {
-    if (warm || now_ns() >= deadline_ns) { c->state = IDLE; active--; return; }
-    if (gap_us) { c->state = IDLE; c->due_ns = c->sent_ns + (uint64_t)gap_us * 1000; return; }
+    uint64_t due_ns = gap_us ? c->sent_ns + (uint64_t)gap_us * 1000 : now_ns();
+    if (warm || due_ns >= deadline_ns) { c->state = IDLE; active--; return; }
+    if (gap_us) { c->state = IDLE; c->due_ns = due_ns; return; }
     send_request(c);
 }
 
 static void answer_over(Conn *c) {
-    requests++;
-    if (c->streamed && (c->chunks != chunks || !c->done)) c->failed = 1;
-    if (!warm && c->streamed != streamed) c->failed = 1;
-    errors += c->failed;
-    if (!warm) {
-        keep(&e2e, (int64_t)(now - c->sent_ns));
-        if (c->first_ns) keep(&ttft, (int64_t)(c->first_ns - c->sent_ns) - ttft_us * 1000);
+    if (c->shed) {
+        sheds++;
+        if (!warm) keep(&shed, (int64_t)(now - c->sent_ns));
+    } else {
+        if (c->streamed && (c->chunks != chunks || !c->done)) c->failed = 1;
+        if (!warm && c->streamed != streamed) c->failed = 1;
+        if (c->failed) errors++;
+        else requests++;
+        if (!warm && !c->failed) {
+            keep(&e2e, (int64_t)(now - c->sent_ns));
+            if (c->first_ns) keep(&ttft, (int64_t)(c->first_ns - c->sent_ns) - ttft_us * 1000);
+        }
+    }
+    if (c->closes) {
+        close(c->fd);
+        open_connection(c);
     }
     next_request(c);
 }
@@ -128,9 +141,12 @@ static void line_over(Conn *c) {
     if (at) {
         uint64_t stamp = 0;
         for (int i = 1; i <= 19; i++) stamp = stamp * 10 + (uint64_t)(at[i] - '0');
+        int64_t took = (int64_t)(now - stamp);
         if (!c->chunks++) c->first_ns = now;
+        else keep(&jitter, llabs(took - c->delay_ns));
+        c->delay_ns = took;
         content_events++;
-        keep(&delay, (int64_t)(now - stamp));
+        keep(&delay, took);
     } else if (c->line[6] == '[') c->done = 1;
     else if (memmem(c->line, c->line_len, "\"usage\":{", 9)) usage_events++;
 }
@@ -151,15 +167,20 @@ static void take_data(Conn *c, const char *data, size_t len) {
 }
 
 static void take_head(Conn *c, const char *head, const char *end) {
-    c->failed = memcmp(head, "HTTP/1.1 200", 12) != 0;
+    int retry_after = 0;
     c->left = 0;
-    c->streamed = 0;
+    c->closes = c->chunked = c->streamed = 0;
     for (const char *line = head; (line = memchr(line, '\n', (size_t)(end - line))) != NULL;) {
         line++;
         if (!strncasecmp(line, "content-length:", 15)) c->left = strtoul(line + 15, NULL, 10);
-        if (!strncasecmp(line, "transfer-encoding:", 18)) c->streamed = 1;
+        if (!strncasecmp(line, "transfer-encoding:", 18)) c->chunked = 1;
+        if (!strncasecmp(line, "content-type: text/event-stream", 31)) c->streamed = 1;
+        if (!strncasecmp(line, "connection: close", 17)) c->closes = 1;
+        if (!strncasecmp(line, "retry-after:", 12)) retry_after = 1;
     }
-    c->state = c->streamed ? SIZE : LENGTH;
+    c->shed = retry_after && !memcmp(head, "HTTP/1.1 503", 12);
+    c->failed = memcmp(head, "HTTP/1.1 200", 12) != 0;
+    c->state = c->chunked ? SIZE : LENGTH;
 }
 
 static void readable(Conn *c) {
@@ -227,8 +248,7 @@ static uint64_t send_due(Conn *all) { /* sends what is due; when the next is, 0 
         Conn *c = &all[i];
         if (c->due_ns && c->due_ns <= at) {
             c->due_ns = 0;
-            if (at < deadline_ns) send_request(c);
-            else active--;
+            send_request(c);
         } else if (c->due_ns && (!next || c->due_ns < next)) next = c->due_ns;
     }
     return next;
@@ -263,7 +283,11 @@ int main(int argc, char **argv) {
         char *value = strchr(argv[i], '=');
         if (!value) { fprintf(stderr, "load: key=value expected, got %s\n", argv[i]); return 2; }
         *value++ = 0;
-        if (!strcmp(argv[i], "port")) port = atol(value);
+        if (!strcmp(argv[i], "header")) {
+            size_t at = strlen(headers);
+            if (at + strlen(value) + 3 > sizeof headers) { fprintf(stderr, "load: too many headers\n"); return 2; }
+            sprintf(headers + at, "%s\r\n", value);
+        } else if (!strcmp(argv[i], "port")) port = atol(value);
         else if (!strcmp(argv[i], "connections")) connections = atol(value);
         else if (!strcmp(argv[i], "seconds")) seconds = atof(value);
         else if (!strcmp(argv[i], "stream")) streamed = atol(value);
@@ -280,18 +304,20 @@ int main(int argc, char **argv) {
     Conn *all = calloc((size_t)connections, sizeof *all);
     for (long i = 0; i < connections; i++) open_connection(&all[i]);
     run(all);
-    requests = 0;
+    requests = sheds = 0;
     warm = 0;
     printf("ready\n");
     fflush(stdout);
     char go[8];
     if (!fgets(go, sizeof go, stdin)) return 1;
     run(all);
-    printf("{\"requests\":%ld,\"chunks\":%ld,\"errors\":%ld,\"usage_events\":%ld,\"wall_s\":%.6f", requests, content_events,
-           errors, usage_events, (double)(now_ns() - start_ns) / 1e9);
+    printf("{\"requests\":%ld,\"sheds\":%ld,\"errors\":%ld,\"chunks\":%ld,\"usage_events\":%ld,\"wall_s\":%.6f", requests,
+           sheds, errors, content_events, usage_events, (double)(now_ns() - start_ns) / 1e9);
     print_samples("e2e_ns", &e2e);
+    print_samples("shed_ns", &shed);
     print_samples("ttft_ns", &ttft);
     print_samples("delay_ns", &delay);
+    print_samples("jitter_ns", &jitter);
     printf("}\n");
     return 0;
 }

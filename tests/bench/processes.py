@@ -1,6 +1,7 @@
 """What a running process costs, read from /proc: CPU of all its threads, memory, and where it may run (Linux)."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -14,6 +15,11 @@ def rss_kib(pid: int) -> int:
     return next(
         int(line.split()[1]) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line[:6] == "VmRSS:"
     )
+
+
+def family_rss_kib(pid: int) -> int:
+    """Resident memory of a process and all its descendants; what they share counts for each."""
+    return sum(rss_kib(each) for each in (pid, *descendants(pid)))
 
 
 def descriptors(pid: int) -> set[int]:
@@ -30,22 +36,28 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def named(pid: int, words: str) -> int | None:
-    """The descendant of `pid` whose command line contains `words`; None when there is none yet."""
+def all_named(pid: int, words: str) -> list[int]:
+    """The descendants of `pid` whose command line contains `words`."""
+    found = []
     for child in descendants(pid):
         try:
             line = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode()
         except OSError:
             continue
         if words in line:
-            return child
-    return None
+            found.append(child)
+    return found
 
 
-def pin(pid: int, core: int) -> None:
-    """Let every thread of `pid` run on `core` only."""
+def named(pid: int, words: str) -> int | None:
+    """The first of `all_named`; None when there is none yet."""
+    return next(iter(all_named(pid, words)), None)
+
+
+def pin(pid: int, cores: Iterable[int]) -> None:
+    """Let every thread of `pid` run on these cores only."""
     for task in Path(f"/proc/{pid}/task").iterdir():
-        os.sched_setaffinity(int(task.name), {core})
+        os.sched_setaffinity(int(task.name), cores)
 
 
 def ticks() -> tuple[int, int]:

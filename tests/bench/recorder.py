@@ -19,7 +19,7 @@ import orjson
 
 from proxy.record import Action, Decision, ExchangeRecord, ShadowDecision, to_line
 from tests.bench import processes
-from tests.bench.candidates import MEASURED_CORE, OTHER_CORE, compile_parts, start_upstream
+from tests.bench.candidates import MEASURED_CORES, OTHER_CORES, compile_parts, upstream
 from tests.support.recorder import RecorderHost, Worker
 from tests.support.records import at, make_record
 
@@ -123,7 +123,7 @@ def measure(folder: Path, telemetry: dict[str, Any], sink: int, count: int, per_
         host.start()
         assert host.process is not None
         pid = host.process.pid
-        processes.pin(pid, MEASURED_CORE)
+        processes.pin(pid, MEASURED_CORES)
         with closing(host.worker()) as worker:
             feeder = Feeder(worker)
             feed(feeder, lines[:1000], None)
@@ -157,21 +157,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     compile_parts()
-    os.sched_setaffinity(0, {OTHER_CORE})
-    with tempfile.TemporaryDirectory() as name:
+    os.sched_setaffinity(0, OTHER_CORES)
+    with tempfile.TemporaryDirectory() as name, upstream(Path(name), "sink") as sink:
         folder = Path(name)
-        sink = start_upstream(folder, "sink")
-        try:
-            columns = "    per_s  us/record  most_held      rows     spans     lost  RSS MiB"
-            print(f"{'':24}{columns}")
-            for number in range(arguments.rounds):
-                for sinks, telemetry in SINKS.items():
-                    row = measure(folder / f"{number}{sinks}", telemetry, sink.port, arguments.records, None)
-                    print(f"{sinks + ', saturated':24}{row}", flush=True)
-                row = measure(folder / f"{number}paced", {}, sink.port, arguments.records, 2000)
-                print(f"{'everything, paced':24}{row}", flush=True)
-        finally:
-            sink.stop()
+        columns = "    per_s  us/record  most_held      rows     spans     lost  RSS MiB"
+        print(f"{'':24}{columns}")
+        for number in range(arguments.rounds):
+            for sinks, telemetry in SINKS.items():
+                row = measure(folder / f"{number}{sinks}", telemetry, sink.port, arguments.records, None)
+                print(f"{sinks + ', saturated':24}{row}", flush=True)
+            row = measure(folder / f"{number}paced", {}, sink.port, arguments.records, 2000)
+            print(f"{'everything, paced':24}{row}", flush=True)
 
 
 if __name__ == "__main__":

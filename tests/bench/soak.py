@@ -277,7 +277,7 @@ def report(result: Result) -> str:
     ]
     outcomes = ", ".join(f"{name} {count}" for name, count in sorted(result.outcomes.items()))
     head = ("", "RSS first MiB", "RSS last MiB", "MiB/10,000", "descriptors")
-    return f"{result.outcomes.total()} exchanges: {outcomes}; {result.drops} records dropped\n{table(head, rows)}"
+    return f"{result.outcomes.total()} exchanges: {outcomes}; {result.drops} records dropped\n{table([head, *rows])}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,13 +3,14 @@
  *   upstream PORT          listens on 127.0.0.1:PORT, prints "ready" and serves until it is killed
  *
  * POST /v1/chat/completions: the model name is the script, bench-CHUNKS-INTERVAL_US-TTFT_US.
- *   not streamed   one JSON answer of about 300 bytes with usage, at once
+ *   not streamed   one JSON answer of about 300 bytes with usage, after TTFT_US
  *   streamed       head and role event at once; the first content event after TTFT_US, the others INTERVAL_US apart, each of
  *                  about 300 bytes, its own HTTP chunk and its own write (interval 0: all in one write); then the finish
  *                  reason, usage when include_usage was asked for, [DONE] and the last chunk in one write
  * Every content starts with @ and 19 digits: CLOCK_MONOTONIC in ns when the event was made, so that a reader on the same
  * machine knows the one-way time of each event.
- * Any other request gets an empty 200, which makes a second instance a cheap OTLP/HTTP sink.
+ * GET /state: {"open": exchanges under way, "left": [CLOCK_MONOTONIC in ns at which each that was under way was left, since the
+ * last such request]}. Any other request gets an empty 200, which makes a second instance a cheap OTLP/HTTP sink.
  * Trusts its clients: requests carry Content-Length, one at a time. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -26,19 +27,20 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_FD = 65536, EVENTS = 256 };
+enum { MAX_FD = 65536, EVENTS = 256, LEFT = 4096 };
 
 typedef struct {
     int fd, writing, heap_at; /* heap_at: 1-based place in the timer heap, 0 for none */
     char *in, *out;
     size_t in_len, in_cap, out_at, out_len, out_cap;
-    long chunks_left, interval_ns;
+    long chunks, chunks_left, interval_ns;
     uint64_t due_ns;
-    int usage;
+    int usage, streamed;
 } Conn;
 
 static Conn *heap[MAX_FD + 1];
-static int heap_len, poller;
+static int heap_len, poller, left_len;
+static uint64_t left_ns[LEFT];
 static char content_event[512], *content_stamp;
 static size_t content_len;
 
@@ -50,6 +52,11 @@ static const char FINISH[] =
     "data: {\"id\":\"chatcmpl-bench0123456789abcdef\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,"
     "\"model\":\"bench\",\"system_fingerprint\":\"fp_bench\",\"choices\":[{\"index\":0,\"delta\":{},\"logprobs\":null,"
     "\"finish_reason\":\"stop\"}]}\n\n";
+static const char JSON[] =
+    "{\"id\":\"chatcmpl-bench0123456789abcdef\",\"object\":\"chat.completion\",\"created\":1700000000,\"model\":\"bench\","
+    "\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"Hello there, how may I help?\"},"
+    "\"logprobs\":null,\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":200,\"completion_tokens\":9,"
+    "\"total_tokens\":209}}";
 static const char DONE[] = "data: [DONE]\n\n";
 
 static uint64_t now_ns(void) {
@@ -111,6 +118,7 @@ static void add_content(Conn *c) {
 }
 
 static void leave(Conn *c) {
+    if (c->heap_at && left_len < LEFT) left_ns[left_len++] = now_ns();
     unschedule(c);
     close(c->fd);
     free(c->in);
@@ -150,6 +158,22 @@ static void add_end(Conn *c, long chunks) {
     add(c, "0\r\n\r\n", 5);
 }
 
+static void add_document(Conn *c, const char *json, size_t len) {
+    char head[256];
+    add(c, head, (size_t)sprintf(head, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nx-request-id: req_bench\r\n"
+                                       "Content-Length: %zu\r\n\r\n", len));
+    add(c, json, len);
+}
+
+static void add_state(Conn *c) {
+    static char json[64 + LEFT * 21];
+    int len = sprintf(json, "{\"open\":%d,\"left\":[", heap_len);
+    for (int i = 0; i < left_len; i++) len += sprintf(json + len, "%s%llu", i ? "," : "", (unsigned long long)left_ns[i]);
+    len += sprintf(json + len, "]}");
+    left_len = 0;
+    add_document(c, json, (size_t)len);
+}
+
 /* -- requests ------------------------------------------------------------------------------------------------------ */
 static int has(const char *body, size_t len, const char *a, const char *b) {
     return memmem(body, len, a, strlen(a)) || memmem(body, len, b, strlen(b));
@@ -161,16 +185,10 @@ static void answer(Conn *c, const char *body, size_t len) {
     long chunks = 0, interval_us = 0, ttft_us = 0;
     const char *script = memmem(body, len, "\"bench-", 7);
     if (script) sscanf(script + 7, "%ld-%ld-%ld", &chunks, &interval_us, &ttft_us);
-    if (!has(body, len, "\"stream\":true", "\"stream\": true")) {
-        static const char JSON[] =
-            "{\"id\":\"chatcmpl-bench0123456789abcdef\",\"object\":\"chat.completion\",\"created\":1700000000,\"model\":\"bench\","
-            "\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"Hello there, how may I help?\"},"
-            "\"logprobs\":null,\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":200,\"completion_tokens\":9,"
-            "\"total_tokens\":209}}";
-        char head[256];
-        add(c, head, (size_t)sprintf(head, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nx-request-id: req_bench\r\n"
-                                           "Content-Length: %zu\r\n\r\n", sizeof JSON - 1));
-        add(c, JSON, sizeof JSON - 1);
+    c->streamed = has(body, len, "\"stream\":true", "\"stream\": true");
+    if (!c->streamed) {
+        if (ttft_us) schedule(c, now_ns() + (uint64_t)ttft_us * 1000);
+        else add_document(c, JSON, sizeof JSON - 1);
         return;
     }
     c->usage = has(body, len, "\"include_usage\":true", "\"include_usage\": true");
@@ -181,7 +199,7 @@ static void answer(Conn *c, const char *body, size_t len) {
         add_end(c, chunks);
         return;
     }
-    c->chunks_left = chunks;
+    c->chunks = c->chunks_left = chunks;
     c->interval_ns = interval_us * 1000;
     schedule(c, now_ns() + (uint64_t)ttft_us * 1000);
 }
@@ -196,6 +214,7 @@ static int take_requests(Conn *c) { /* answers what is complete; one at a time; 
         }
         if (c->in_len < head + length) break;
         if (memmem(c->in, head, "/chat/completions", 17)) answer(c, c->in + head, length);
+        else if (!memcmp(c->in, "GET /state ", 11)) add_state(c);
         else {
             static const char EMPTY[] = "HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nContent-Length: 0\r\n\r\n";
             add(c, EMPTY, sizeof EMPTY - 1);
@@ -216,13 +235,17 @@ static void readable(Conn *c) {
 }
 
 static void due(Conn *c) {
-    long chunks = c->chunks_left;
+    if (!c->streamed) {
+        unschedule(c);
+        add_document(c, JSON, sizeof JSON - 1);
+        if (flush(c)) take_requests(c);
+        return;
+    }
     add_content(c);
     if (!flush(c)) return;
-    c->chunks_left = chunks - 1;
-    if (c->chunks_left > 0) { schedule(c, c->due_ns + (uint64_t)c->interval_ns); return; }
+    if (--c->chunks_left > 0) { schedule(c, c->due_ns + (uint64_t)c->interval_ns); return; }
     unschedule(c);
-    add_end(c, chunks);
+    add_end(c, c->chunks);
     if (flush(c)) take_requests(c);
 }
 

@@ -82,6 +82,8 @@ def _finish_vllm(python: Path) -> None:
 PARTS = (
     Part("clients", (("anthropic>=2,<3", "langchain-openai>=1.7,<2", "pydantic-ai-slim[openai]>=2.60,<3"),)),
     Part("litellm", (("litellm>=1.90,<2",),)),
+    Part("litellm-proxy", (("litellm[proxy]>=1.90,<2",),)),
+    Part("portkey", (("@portkey-ai/gateway@1",),), node=True),
     Part(
         "node",
         (("openai@7", "ai@7", "@ai-sdk/openai-compatible@3", "@anthropic-ai/sdk@1", "gpt-tokenizer@4"),),

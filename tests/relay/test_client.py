@@ -451,6 +451,34 @@ async def test_a_repeated_refusal_keeps_the_connection():
         await served.records(3)
 
 
+BLOCKING = {"unknown_routes": "block"}
+UNKNOWN = b"POST /v1/files HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n"
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_refusal_at_the_head_keeps_the_connection_of_a_body_that_is_here(times: int):
+    """What is refused before its body is read costs no new connection: the body is skipped, what follows it is the next request."""
+    async with Provider(echo) as provider, relay(provider.url, limits=BLOCKING) as served:
+        client = await served.connect()
+        await client.send((UNKNOWN + b"GET ") * times + GET % 1)
+        answers = [await client.message() for _ in range(times + 1)]
+        assert [answer.status for answer in answers] == [404] * times + [200]
+        assert [answer.value(b"connection") for answer in answers] == [None] * (times + 1)
+        assert answers[-1].body == b"/1"
+        assert [record.end for record in await served.records(times + 1)] == [End.REJECTED] * times + [End.COMPLETE]
+        assert len(provider.links) == 1
+
+
+async def test_a_refusal_at_the_head_closes_when_its_body_is_still_to_come():
+    """Nobody knows how long it takes, or whether it comes: the answer says so."""
+    async with Provider(echo) as provider, relay(provider.url, limits=BLOCKING) as served:
+        client = await served.connect()
+        await client.send(UNKNOWN + b"GET")
+        answer = await client.message()
+        assert (answer.status, answer.value(b"connection")) == (404, b"close")
+        assert await client.end() == "fin"
+
+
 async def test_head_answers_of_ours_have_no_body():
     """A refusal of HEAD has the headers of the answer to GET alone."""
     async with relay("http://127.0.0.1:1") as served:
