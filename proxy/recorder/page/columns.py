@@ -253,7 +253,3 @@ class Columns:
         found.decided = list(chosen(self.decided))
         found.order = array("Q", chosen(self.order))
         return found
-
-    def kind_rows(self, known: Sequence[Kind]) -> list[Kind]:
-        """Each row's kind."""
-        return [known[number] for number in self.kinds]
