@@ -313,7 +313,9 @@ async def run(control: socket.socket, environ: Mapping[str, str]) -> int:
     loop.add_signal_handler(signal.SIGTERM, leave.set)
     recorder = Recorder(init, environ)
     await recorder.intake.serve(_inherited(init.intake_fd))
-    runner = await admin.serve(_inherited(init.admin_fd), recorder.registry, recorder.status, recorder.page)
+    runner = await admin.serve(
+        _inherited(init.admin_fd), recorder.registry, recorder.status, recorder.page, init.settings.admin
+    )
     tasks = [
         loop.create_task(_obey(reader, recorder, leave)),
         loop.create_task(recorder.housekeep()),

@@ -7,7 +7,9 @@ A slot is 5 s long, and part of longer ones as it grows older, as long as the wi
 slots. While nobody looks, rows wait to be filed together: into columns, which costs a fiftieth of what the ledger does with them. When
 more than 100,000 are held, the oldest become figures.
 
-Bounded: some 240 slots, 64 groups in each, figures of bounded size, the columns of 100,000 exchanges, and 8,192 rows that wait.
+Bounded: some 240 slots, 64 groups in each, figures of bounded size, the columns of 100,000 exchanges, and 8,192 rows that wait. Measured
+with two days of 300,000 exchanges each, memory grows until 100,000 are held and the day is full: by 27 MiB with five groups (35 when
+somebody looks at the whole day), by 40 (95) with 51, as many as one upstream's applications can be.
 
 Source: ARCHITECTURE.md 5.10.
 """
