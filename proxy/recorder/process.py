@@ -242,6 +242,7 @@ class Recorder:
         return {
             "version": self._init.version,
             "supervisor_pid": self._init.supervisor_pid,
+            "listen": f"{'https' if self._init.settings.listen_tls else 'http'}://{self._init.settings.listen}",
             "settings": {"digest": self._init.settings_digest},
             "policy": self.policy | {"rules": [rule | armed.get(rule["name"], {}) for rule in self.policy["rules"]]},
             "workers": [

@@ -25,6 +25,7 @@ from tests.support.records import make_record
 NOW_S = 1_790_000_000.0
 STATUS = {
     "version": "1.2.3",
+    "listen": "http://127.0.0.1:8080",
     "settings": {"digest": "d"},
     "policy": {"digest": "p", "loaded_at": 1.0, "error": None, "rules": []},
     "workers": [{"index": 0, "pid": 7, "alive": True, "active": 3}, {"index": 1, "pid": 8, "alive": True, "active": 1}],
@@ -118,7 +119,7 @@ async def test_the_page_asks_nobody_else_for_anything(asked: Asked) -> None:
 
 async def test_state_is_what_status_says_of_the_page(asked: Asked) -> None:
     """And when this recorder began."""
-    shown = {name: STATUS[name] for name in ("version", "settings", "policy", "workers", "drops", "ledger")}
+    shown = {name: STATUS[name] for name in ("version", "listen", "settings", "policy", "workers", "drops", "ledger")}
     assert await asked.ok("/api/state") == shown | {"started_at_s": NOW_S, "restored": 0, "active": 4}
 
 

@@ -43,7 +43,8 @@ function show(state, figures, caps, points, exchanges) {
   startedAt = state.started_at_s;
   heardAt = now;
   $("key").hidden = true;
-  pulse("live", `live, ${words.at(now)}`);
+  $("main").hidden = $("asked").hidden = false;
+  pulse("live", "live", words.at(now));
   if (now < restartUntil) notice(`The recorder restarted at ${words.at(startedAt)}; ${words.plural(state.restored, "exchange was", "exchanges were")} read again from the ledger.`, true);
   else notice("");
   offer(figures.names);
@@ -71,7 +72,7 @@ function failed(error) {
     notice(`The recorder refused: ${error.message}.${since}`);
   } else if (error instanceof TypeError) {
     pulse("late", "no answer");
-    notice(`Nobody answers at ${location.host}.${since} Is lengthwise serve running? Its log says why not. Trying again every two seconds.`);
+    notice(`Nobody answers at ${location.host}.${since} Is lengthwise serve running? A demo ends by itself. Trying again every two seconds.`);
   } else {
     pulse("late", "cannot be shown");
     notice(`An answer could not be shown: ${error.message}.${since}`);
@@ -79,9 +80,12 @@ function failed(error) {
   }
 }
 
-function pulse(kind, text) {
+// What changes with every answer is not for a reader that says what changes.
+function pulse(kind, text, heard = "") {
+  const said = $("pulse").firstElementChild;
   $("pulse").className = kind;
-  if ($("pulse").textContent !== text) $("pulse").textContent = text;
+  if (said.textContent !== text) said.textContent = text;
+  $("heard").textContent = heard;
 }
 
 function notice(text, quiet = false) {
