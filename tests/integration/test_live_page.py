@@ -381,6 +381,7 @@ def test_it_survives_a_restart_of_the_recorder_and_says_so(chromium: Browser, pr
                 "The recorder is restarting; requests pass meanwhile. Figures are of"
             )
             expect(page.locator("#pulse")).to_have_text("recorder away")
+            expect(page.locator("main.old")).to_be_visible()
             expect(page.locator("#exchanges tbody tr[data-id]")).to_have_count(20)
             expect(page.locator("#notice")).to_contain_text(
                 "20 exchanges were read again from the ledger", timeout=LONG_MS

@@ -93,7 +93,7 @@ function paint(plot, state) {
     canvas.append(svg("path", { class: "grid", d: `M${MARGIN.left} ${y(mark)}H${width - MARGIN.right}` }));
     canvas.append(svg("text", { x: MARGIN.left - 7, y: y(mark) + 4, "text-anchor": "end" }, spec.y.format(mark)));
   }
-  for (const [text, at, anchor] of fitting(spec.x, x)) canvas.append(svg("text", { x: at, y: height - 6, "text-anchor": anchor }, text));
+  for (const [text, at, anchor] of fitting(spec.x, x, width)) canvas.append(svg("text", { x: at, y: height - 6, "text-anchor": anchor }, text));
   for (const layer of spec.layers) canvas.append(...LAYERS[layer.type](layer, x, y));
   state.cursor = svg("path", { class: "cursor", d: "" });
   canvas.append(state.cursor);
@@ -104,19 +104,21 @@ function paint(plot, state) {
   point(state, x);
 }
 
-// Marks that have room for their texts: [text, place, anchor]. The last one bears the unit, and has its room first.
-function fitting({ marks, unit }, x) {
+// Marks that have room for their texts: [text, place, anchor]. The last one bears the unit, and has its room first; it ends in the frame.
+function fitting({ marks, unit }, x, width) {
+  if (!marks.length) return [];
   const found = [], wide = (text) => text.length * 6.6 + 12;
-  const last = unit && marks.length ? [`${marks.at(-1)[1]} ${unit}`, x(marks.at(-1)[0]) + MARGIN.right, "end"] : null;
-  const until = last ? last[1] - wide(last[0]) : Infinity;
+  const [value, plain] = marks.at(-1), text = unit ? `${plain} ${unit}` : plain;
+  const last = unit || x(value) + wide(text) / 2 > width + 6 ? [text, Math.min(x(value) + MARGIN.right, width), "end"] : [text, x(value), "middle"];
+  const until = last[1] - (last[2] === "end" ? wide(text) : wide(text) / 2);
   let free = -Infinity;
-  for (const [value, text] of last ? marks.slice(0, -1) : marks) {
-    const half = wide(text) / 2;
-    if (x(value) - half < free || x(value) + half > until) continue;
-    found.push([text, x(value), "middle"]);
-    free = x(value) + half;
+  for (const [at, said] of marks.slice(0, -1)) {
+    const half = wide(said) / 2;
+    if (x(at) - half < free || x(at) + half > until) continue;
+    found.push([said, x(at), "middle"]);
+    free = x(at) + half;
   }
-  return last ? [...found, last] : found;
+  return [...found, last];
 }
 
 const LAYERS = {

@@ -44,6 +44,7 @@ function show(state, figures, caps, points, exchanges) {
   heardAt = now;
   $("key").hidden = true;
   $("main").hidden = $("asked").hidden = false;
+  $("main").className = "";
   pulse("live", "live", words.at(now));
   if (now < restartUntil) notice(`The recorder restarted at ${words.at(startedAt)}; ${words.plural(state.restored, "exchange was", "exchanges were")} read again from the ledger.`, true);
   else notice("");
@@ -59,6 +60,7 @@ function show(state, figures, caps, points, exchanges) {
 }
 
 function failed(error) {
+  $("main").className = "old";
   const since = heardAt === null ? "" : ` Figures are of ${words.at(heardAt)}.`;
   if (error instanceof Refused && error.status === 401) {
     $("key").hidden = false;

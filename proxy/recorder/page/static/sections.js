@@ -186,13 +186,13 @@ function clouds(figures, points) {
     note: line ? `${formula}R² ${line.r2.toFixed(3)}, n ${count(line.n)}${of}${several}` : `${plural(tokens.length, "whole answer", "whole answers")}${of}`,
     label: `E2E by output tokens${line ? `: R squared ${line.r2.toFixed(3)}` : ""}; law ${seconds(law.ttft_p50_s)} plus ${seconds(law.tpot_s)} per token after the first`,
     none: tokens.length ? "" : "No whole answer whose tokens are known ended in this window.",
-    keys: reach > 1 ? [...keys, { name: "law", role: "ink" }] : keys,
+    keys: reach > 1 ? [...keys, { name: "law", role: "ink thin" }] : keys,
     x,
     y,
-    layers: [...(reach > 1 ? [{ type: "line", role: "ink", points: [[1, law.ttft_p50_s], [reach, law.ttft_p50_s + law.tpot_s * (reach - 1)]] }] : []), ...dots(tokens, x)],
+    layers: [...(reach > 1 ? [{ type: "line", role: "ink thin", points: [[1, law.ttft_p50_s], [reach, law.ttft_p50_s + law.tpot_s * (reach - 1)]] }] : []), ...dots(tokens, x)],
   });
   const given = limits.filter(words.known), most = end([quantile(given, 0.995)]) || 1;
-  const across = { min: 0, max: most, marks: ticks(most, { wanted: 5 }).map((mark) => [mark, short(mark)]), unit: "max_tokens" };
+  const across = { min: 0, max: most, marks: ticks(most, { wanted: 5 }).map((mark) => [mark, short(mark)]), unit: "tokens" };
   const ends = naive ? inside(naive, given, across.max, y.max) : null;
   chart($("c-limits"), {
     title: "The same answers against tokens that were allowed",
