@@ -151,8 +151,7 @@ class Page:
 
     def _guarded(self, answer: Handler) -> Handler:
         async def get(request: web.Request) -> web.Response:
-            given = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
-            if self._token is not None and not hmac.compare_digest(given.encode(), self._token.encode()):
+            if not self._is_permitted(request.headers.get("Authorization", "")):
                 refusal = _json(request, {"error": f"this page wants the token of {TOKEN_VARIABLE}"}, 401)
                 refusal.headers["WWW-Authenticate"] = "Bearer"
                 return refusal
@@ -163,6 +162,14 @@ class Page:
                 return _json(request, {"error": str(error)}, 400)
 
         return get
+
+    def _is_permitted(self, authorization: str) -> bool:
+        if self._token is None:
+            return True
+        scheme, _, given = authorization.partition(" ")
+        # a header may hold bytes that are no text
+        same = hmac.compare_digest(given.strip().encode(errors="surrogateescape"), self._token.encode())
+        return same and scheme.lower() == "bearer"
 
     async def _state(self, request: web.Request) -> web.Response:
         status = self._status()
