@@ -68,7 +68,7 @@ function failed(error) {
     notice(sessionStorage.getItem("token") ? "This is not the token." : "");
   } else if (error instanceof Refused && error.status === 503) {
     pulse("late", "recorder away");
-    notice(`The recorder is restarting; requests pass meanwhile.${since} Trying again every two seconds.`);
+    notice(`${error.message.replace(/^./, (letter) => letter.toUpperCase())}; requests pass meanwhile.${since} Trying again every two seconds.`);
   } else if (error instanceof Refused) {
     pulse("late", `refused, ${error.status}`);
     notice(`The recorder refused: ${error.message}.${since}`);
