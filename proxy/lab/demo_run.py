@@ -22,7 +22,7 @@ from proxy.evidence.paired import comparisons, limit_arms
 from proxy.evidence.report import build
 from proxy.evidence.sources.query import Window
 from proxy.evidence.sources.source import read
-from proxy.lab import demo_story
+from proxy.lab import browser, demo_story
 from proxy.lab.asking import Provider
 from proxy.lab.budget import Budget
 from proxy.lab.children import child, log_tails, ready
@@ -86,8 +86,10 @@ async def demo(folder: Path) -> int:
         serve += ["--policies", str(folder / "policies.yaml"), "--ledger", str(ledger)]
         async with child(folder, serve, ["listening on", "admin on"]) as (base_url, admin_url):
             await ready(admin_url, folder)
-            console.print(f"Watch it on the live page, as long as it runs: {admin_url}/")
-            console.print()
+            live_page = f"{admin_url}/?window=60"
+            shown = browser.show(live_page, os.environ)
+            said = "Your browser opens the live page, if it can" if shown else "Watch the live page"
+            console.print(f"{said}; it fills as long as this runs:\n\n  [bold]{live_page}[/bold]\n", soft_wrap=True)
             outcome, failures = await _asked(console, base_url)
             rows = await rows_of(ledger, sent() + _PROBE.requests)
     return _told(console, folder, rows, outcome, failures)

@@ -242,6 +242,7 @@ class Recorder:
         return {
             "version": self._init.version,
             "supervisor_pid": self._init.supervisor_pid,
+            "listen": f"{'https' if self._init.settings.listen_tls else 'http'}://{self._init.settings.listen}",
             "settings": {"digest": self._init.settings_digest},
             "policy": self.policy | {"rules": [rule | armed.get(rule["name"], {}) for rule in self.policy["rules"]]},
             "workers": [
@@ -313,7 +314,9 @@ async def run(control: socket.socket, environ: Mapping[str, str]) -> int:
     loop.add_signal_handler(signal.SIGTERM, leave.set)
     recorder = Recorder(init, environ)
     await recorder.intake.serve(_inherited(init.intake_fd))
-    runner = await admin.serve(_inherited(init.admin_fd), recorder.registry, recorder.status, recorder.page)
+    runner = await admin.serve(
+        _inherited(init.admin_fd), recorder.registry, recorder.status, recorder.page, init.settings.admin
+    )
     tasks = [
         loop.create_task(_obey(reader, recorder, leave)),
         loop.create_task(recorder.housekeep()),

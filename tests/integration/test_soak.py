@@ -1,12 +1,13 @@
 """A short soak: after some thousand exchanges of every outcome the service has kept nothing. Longer: `python -m tests.bench.soak`."""
 
+from proxy.recorder.page.recent import KEPT
 from tests.bench.soak import kept, report, soak
 
 EXCHANGES = 3000
-GROWTH_MIB = {"worker": 2.5, "recorder": 16.0, "supervisor": 1.0}
-"""Allocators and caches fill in the first thousands, a leak of 1 KiB for each exchange would be 2.3; a long soak fits a slope.
-
-The recorder keeps the last day for the live page, bounded, so its memory grows by intent until that is full."""
+PAGE_MIB = (KEPT * 2 + EXCHANGES) / 1024
+"""What the recorder keeps for the live page by intent: a line of at most 2 KiB for each of the last, at most 1 KiB of each exchange."""
+GROWTH_MIB = {"worker": 2.5, "recorder": 5.0 + PAGE_MIB, "supervisor": 1.0}
+"""Allocators and caches fill in the first thousands, a leak of 1 KiB for each exchange would be 2.3; a long soak fits a slope."""
 
 
 async def test_the_service_keeps_nothing_of_what_is_over():

@@ -77,6 +77,9 @@ async def test_the_demo_answers_the_question_and_finds_every_request_in_the_ledg
     output, _ = await process.communicate()
     shown = output.decode()
     assert process.returncode == 0, shown
+    assert re.search(
+        r"Watch the live page; it fills as long as this runs:\n\n  http://127\.0\.0\.1:\d+/\?window=60\n", shown
+    )
     for kind in (*CLASSES, *BATCHES):
         assert f"\n{kind.name} " in shown
     assert f"{ALL} requests sent, {ALL} rows in the ledger, {ALL} complete." in shown

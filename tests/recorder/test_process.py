@@ -143,6 +143,7 @@ def test_status_says_everything(start: Start) -> None:
     expected = {
         "version": VERSION,
         "supervisor_pid": os.getpid(),
+        "listen": "http://127.0.0.1:8080",
         "settings": {"digest": host.status()["settings"]["digest"]},
         "policy": policy | {"rules": [shown]},
         "workers": [

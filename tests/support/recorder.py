@@ -177,7 +177,7 @@ class RecorderHost:
 
     def request(self, path: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
         """Ask the admin socket; status, headers, body."""
-        connection = http.client.HTTPConnection("recorder", timeout=PATIENCE_S)
+        connection = http.client.HTTPConnection("localhost", timeout=PATIENCE_S)
         connection.sock = socket.socket(socket.AF_UNIX)
         connection.sock.settimeout(PATIENCE_S)
         connection.sock.connect(str(self.admin_path))

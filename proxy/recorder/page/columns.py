@@ -184,6 +184,13 @@ class Words:
         return group
 
 
+def _column(values: Sequence[float | None]) -> "array[float]":
+    try:  # most have no None, and to look for one costs more than to take them
+        return array("d", values)  # type: ignore[arg-type]
+    except TypeError:
+        return array("d", [_NAN if value is None else value for value in values])
+
+
 class Columns:
     """Exchanges, one below the other."""
 
@@ -213,10 +220,7 @@ class Columns:
         Raises:
             LookupError, TypeError, ValueError: they are no rows that a recorder wrote; nothing is taken.
         """
-        numbers = [
-            array("d", [_NAN if value is None else value for value in values] if None in values else values)
-            for values in zip(*map(_numbers_of, rows), strict=True)
-        ]
+        numbers = list(map(_column, zip(*map(_numbers_of, rows), strict=True)))
         kinds, groups, decided = zip(*map(words.said, rows), strict=True)
         self.kinds.extend(kinds)
         for name, values in zip(_NUMBERS, numbers, strict=True):
@@ -253,7 +257,3 @@ class Columns:
         found.decided = list(chosen(self.decided))
         found.order = array("Q", chosen(self.order))
         return found
-
-    def kind_rows(self, known: Sequence[Kind]) -> list[Kind]:
-        """Each row's kind."""
-        return [known[number] for number in self.kinds]

@@ -24,26 +24,29 @@ _MOST_POINTS: Final = 1200
 
 
 def figures_document(
-    steps: Sequence[Figures], window: Window, since_s: float, elapsed_s: float, groups: Iterable[Group]
+    steps: Sequence[Figures], window: Window, now_s: float, known_since_s: float, groups: Iterable[Group]
 ) -> dict[str, Any]:
     """The figures of a window.
 
     Args:
         steps: Those of each of its steps.
         window: The window.
-        since_s: Unix time of its begin.
-        elapsed_s: How much of it has passed; rates are by this.
+        now_s: Unix time, within its last step.
+        known_since_s: Since when exchanges are known at all; rates are by the time since then.
         groups: Whose exchanges there are, before any filter.
     """
+    since_s = window.since_s(now_s)
+    known_since_s = max(since_s, known_since_s)
     whole = Figures.total(steps)
     found, tallies = whole.tally, [step.tally for step in steps]
     return {
         "window_s": window.length_s,
         "step_s": window.step_s,
         "since_s": since_s,
+        "known_since_s": known_since_s,
         "names": _names(groups),
         "exchanges": found.exchanges,
-        "per_s": found.exchanges / elapsed_s,
+        "per_s": found.exchanges / max(now_s - known_since_s, window.step_s),
         "streamed": found.streamed,
         "complete": found.complete,
         "ends": dict(found.ends),

@@ -7,14 +7,16 @@ Every path under `/api/` but `state` and `exchanges/ID` takes `window` (seconds:
 the filters `model`, `app`, `upstream` (a name; empty: those without one) and `stream` (true, false). Unknown figures are null; `_s` is
 seconds, unix time where it is a moment; `_p50` and the like are quantiles right to within 1%.
 
-    /api/state             version, started_at_s (of this recorder), restored (exchanges read from the ledger), settings {digest},
-                           policy {digest, loaded_at, error, rules: [{name, do, mode, since, armed, answers, cut, budget, of_last}]},
-                           workers [{index, alive, active, …}], active, drops {…}, ledger {written, failed, error}: as in `/status`
-    /api/figures           exchanges, per_s, complete, ends {END: n}, faults {client, proxy, upstream}, cases {cut, ended, unknown},
-                           truncations {client, policy}, reserved_unused_tokens; ttft_s, tpot_s, e2e_s, overhead_s, output_tokens,
-                           utilization: {n, p50, p95, p99}; law {n, ttft_p50_s, tpot_s, on_output_tokens, on_max_tokens: {n, slope,
-                           intercept, r2}}; lengths and utilization as bars; steps {exchanges, faults, ttft_p50_s, …: a list each};
-                           decisions [{rule, action, mode, count}]; names {models, apps, upstreams}: what can be filtered by
+    /api/state             version, listen (the data port as configured, a URL), started_at_s (of this recorder), restored (exchanges
+                           read from the ledger), settings {digest}, policy {digest, loaded_at, error, rules: [{name, do, mode, since,
+                           armed, answers, cut, budget, of_last}]}, workers [{index, alive, active, …}], active, drops {…}, ledger
+                           {written, failed, error}: as in `/status`
+    /api/figures           window_s, step_s, since_s, known_since_s (later when the service began later), exchanges, per_s (since then),
+                           complete, ends {END: n}, faults {client, proxy, upstream}, cases {cut, ended, unknown}, truncations {client,
+                           policy}, reserved_unused_tokens; ttft_s, tpot_s, e2e_s, overhead_s, output_tokens, utilization: {n, p50, p95,
+                           p99}; law {n, ttft_p50_s, tpot_s, on_output_tokens, on_max_tokens: {n, slope, intercept, r2}}; lengths and
+                           utilization as bars; steps {exchanges, faults, ttft_p50_s, …: a list each}; decisions [{rule, action, mode,
+                           count}]; names {models, apps, upstreams}: what can be filtered by
     /api/points            held, one_in, and for one in so many of the held exchanges output_tokens, max_tokens, e2e_s, cut: a list each
     /api/caps              complete, output_tokens, e2e_s, caps [{cap, governed, longer, newly_cut, newly_cut_share, tokens_saved,
                            latency_saved_s}]: what `lengthwise report --caps` says of the same exchanges
@@ -149,8 +151,7 @@ class Page:
 
     def _guarded(self, answer: Handler) -> Handler:
         async def get(request: web.Request) -> web.Response:
-            given = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
-            if self._token is not None and not hmac.compare_digest(given.encode(), self._token.encode()):
+            if not self._is_permitted(request.headers.get("Authorization", "")):
                 refusal = _json(request, {"error": f"this page wants the token of {TOKEN_VARIABLE}"}, 401)
                 refusal.headers["WWW-Authenticate"] = "Bearer"
                 return refusal
@@ -162,9 +163,17 @@ class Page:
 
         return get
 
+    def _is_permitted(self, authorization: str) -> bool:
+        if self._token is None:
+            return True
+        scheme, _, given = authorization.partition(" ")
+        # a header may hold bytes that are no text
+        same = hmac.compare_digest(given.strip().encode(errors="surrogateescape"), self._token.encode())
+        return same and scheme.lower() == "bearer"
+
     async def _state(self, request: web.Request) -> web.Response:
         status = self._status()
-        shown = ("version", "settings", "policy", "workers", "drops", "ledger")
+        shown = ("version", "listen", "settings", "policy", "workers", "drops", "ledger")
         active = sum(worker["active"] for worker in status["workers"])
         own = {"started_at_s": self._started_s, "restored": self._restored, "active": active}
         return _json(request, {name: status[name] for name in shown} | own)
@@ -174,9 +183,9 @@ class Page:
 
         async def make() -> dict[str, Any]:
             steps = await self._steps(window, chosen)
-            since_s = window.since_s(self.history.now_s)
-            elapsed_s = max(self.history.now_s - since_s, window.step_s)
-            return figures_document(steps, window, since_s, elapsed_s, self._views.groups(window))
+            first_s = next((slot.start_s for slot in self.history.slots(0)), self._started_s)
+            known_since_s = min(first_s, self._started_s)
+            return figures_document(steps, window, self.history.now_s, known_since_s, self._views.groups(window))
 
         return await self._remembered(request, make)
 

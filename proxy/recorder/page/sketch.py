@@ -22,7 +22,7 @@ __all__ = ["EMPTY", "RELATIVE_ERROR", "Sketch"]
 RELATIVE_ERROR: Final = 0.01
 _GROWTH: Final = 1.02
 """A bucket is around a power of this, which stands for all its numbers: none is further from it than the root of this."""
-_PER_LOG: Final = 1 / math.log(_GROWTH)
+_PER_LOG: Final = 1 / math.log2(_GROWTH)
 _LEAST: Final = 1e-6
 _MOST: Final = 1e7
 
@@ -45,13 +45,14 @@ class Sketch:
 
     @classmethod
     def of(cls, numbers: Sequence[float]) -> "Sketch":
-        """The sketch of these numbers, none of which is negative."""
+        """The sketch of these numbers, none of which is negative; NaN is none."""
         seen = [number for number in numbers if number >= _LEAST]
+        zeros = 0 if len(seen) == len(numbers) else sum(number < _LEAST for number in numbers)
         if seen and max(seen) > _MOST:
             seen = [min(number, _MOST) for number in seen]
-        # the nearest power, without a step of Python for each number
-        found = Counter(map(round, map(mul, map(math.log, seen), repeat(_PER_LOG))))
-        return cls._made(found, len(numbers) - len(seen))
+        # the nearest power, without a step of Python for each number; these two are the quickest of their kind
+        found = Counter(map(float.__round__, map(mul, map(math.log2, seen), repeat(_PER_LOG))))
+        return cls._made(found, zeros)
 
     @classmethod
     def total(cls, sketches: Iterable["Sketch"]) -> "Sketch":

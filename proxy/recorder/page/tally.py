@@ -9,6 +9,7 @@ Source: ARCHITECTURE.md 7 "Times and tokens", "Evidence".
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from operator import mul, truediv
 from typing import Any, Final, NamedTuple
 
 from proxy.record import Action, cut_by
@@ -17,7 +18,16 @@ from proxy.recorder.page.sketch import EMPTY, Sketch
 
 __all__ = ["Fit", "Sums", "Tally", "tally_of", "total"]
 
-_BLOCKED_SHARE = 0.01
+_TALLIED: Final = (
+    "output_tokens",
+    "decoded_tokens",
+    "forwarded_max_tokens",
+    "ttft_s",
+    "last_token_s",
+    "e2e_s",
+    "client_blocked_s",
+)
+_BLOCKED_SHARE: Final = 0.01
 """An exchange whose client blocked for more of its time says nothing of the upstream."""
 
 
@@ -43,14 +53,8 @@ class Sums(NamedTuple):
     @classmethod
     def of(cls, points: Sequence[tuple[float, float]]) -> "Sums":
         """The sums of these points."""
-        return cls(
-            len(points),
-            sum(x for x, _ in points),
-            sum(y for _, y in points),
-            sum(x * x for x, _ in points),
-            sum(x * y for x, y in points),
-            sum(y * y for _, y in points),
-        )
+        xs, ys = zip(*points, strict=True) if points else ((), ())
+        return cls(len(points), sum(xs), sum(ys), sum(map(mul, xs, xs)), sum(map(mul, xs, ys)), sum(map(mul, ys, ys)))
 
     def fit(self) -> Fit | None:
         """The line; None when there is no telling one: fewer than three points, or all of one x or of one y."""
@@ -133,12 +137,11 @@ def total(tallies: Sequence[Tally]) -> Tally:
 
 def tally_of(columns: Columns, known: Sequence[Kind]) -> Tally:
     """The tally of these exchanges; `known` are the kinds by their numbers."""
-    numbers = Counter(columns.kinds)
     ends: Counter[str] = Counter()
     faults: Counter[str] = Counter()
     cases: Counter[str] = Counter()
     complete = streamed = 0
-    for number, times in numbers.items():
+    for number, times in Counter(columns.kinds).items():
         kind = known[number]
         ends[kind.end] += times
         cases[kind.case] += times
@@ -146,32 +149,36 @@ def tally_of(columns: Columns, known: Sequence[Kind]) -> Tally:
         streamed += times * kind.stream
         if kind.fault is not None:
             faults[kind.fault] += times
-    kinds = columns.kind_rows(known)
-    output, decoded, limit = columns["output_tokens"], columns["decoded_tokens"], columns["forwarded_max_tokens"]
-    ttft_s, e2e_s, blocked_s = columns["ttft_s"], columns["e2e_s"], columns["client_blocked_s"]
-    # a NaN is no more and no less than anything, so that each comparison below drops what is unknown
-    law = [
-        (first, last - first, tokens - 1)
-        for kind, tokens, first, last, e2e, blocked in zip(
-            kinds, decoded, ttft_s, columns["last_token_s"], e2e_s, blocked_s, strict=True
-        )
-        if tokens >= 2 and last >= first and kind.complete and kind.stream and not blocked > _BLOCKED_SHARE * e2e
-    ]
-    timed = [
-        (tokens, most, e2e)
-        for kind, tokens, most, e2e, blocked in zip(kinds, output, limit, e2e_s, blocked_s, strict=True)
-        if e2e >= 0 and kind.complete and kind.single and not blocked > _BLOCKED_SHARE * e2e
-    ]
-    whole = [
-        (tokens, most)
-        for kind, tokens, most in zip(kinds, output, limit, strict=True)
-        if tokens >= 0 and most >= 0 and kind.whole
-    ]
-    lengths = [
-        (kind.case == "ended", tokens)
-        for kind, tokens in zip(kinds, output, strict=True)
-        if tokens >= 0 and kind.single
-    ]
+    flags = [(kind.complete, kind.single, kind.stream, kind.whole, kind.case == "ended") for kind in known]
+    law: list[tuple[float, float, float]] = []
+    on_output: list[tuple[float, float]] = []
+    on_limit: list[tuple[float, float]] = []
+    slack: list[tuple[float, float]] = []
+    e2es_s: list[float] = []
+    ended_tokens: list[float] = []
+    other_tokens: list[float] = []
+    # A NaN is no more and no less than anything, so that each comparison below drops what is unknown.
+    for number, tokens, decoded, limit, first_s, last_s, e2e_s, blocked_s in zip(
+        columns.kinds, *map(columns.numbers.__getitem__, _TALLIED), strict=True
+    ):
+        is_complete, single, stream, whole, ended = flags[number]
+        if is_complete:
+            if e2e_s >= 0:
+                e2es_s.append(e2e_s)
+            if not blocked_s > _BLOCKED_SHARE * e2e_s:
+                if single and e2e_s >= 0:
+                    if tokens >= 0:
+                        on_output.append((tokens, e2e_s))
+                    if limit >= 0:
+                        on_limit.append((limit, e2e_s))
+                if stream and decoded >= 2 and last_s >= first_s:
+                    law.append((first_s, last_s - first_s, decoded - 1))
+        if tokens >= 0:
+            if whole and limit >= 0:
+                slack.append((tokens, limit))
+            if single:
+                (ended_tokens if ended else other_tokens).append(tokens)
+    firsts_s, decodings_s, steps = zip(*law, strict=True) if law else ((), (), ())
     return Tally(
         exchanges=len(columns),
         streamed=streamed,
@@ -179,34 +186,30 @@ def tally_of(columns: Columns, known: Sequence[Kind]) -> Tally:
         faults=faults,
         cases=cases,
         complete=complete,
-        truncations=_truncations(columns, kinds),
-        reserved_unused_tokens=int(sum(most - tokens for tokens, most in whole if most > tokens)),
+        truncations=_truncations(columns, known),
+        reserved_unused_tokens=int(sum(limit - tokens for tokens, limit in slack if limit > tokens)),
         law_n=len(law),
-        decoding_s=sum(decoding_s for _, decoding_s, _ in law),
-        steps=sum(steps for *_, steps in law),
-        on_output=Sums.of([(tokens, e2e) for tokens, _, e2e in timed if tokens >= 0]),
-        on_limit=Sums.of([(most, e2e) for _, most, e2e in timed if most >= 0]),
-        ttft_s=Sketch.of([first for first, *_ in law]),
-        tpot_s=Sketch.of([decoding_s / steps for _, decoding_s, steps in law]),
-        e2e_s=Sketch.of([e2e for kind, e2e in zip(kinds, e2e_s, strict=True) if e2e >= 0 and kind.complete]),
-        overhead_s=_sketch(columns["overhead_s"]),
-        ended_tokens=Sketch.of([tokens for ended, tokens in lengths if ended]),
-        other_tokens=Sketch.of([tokens for ended, tokens in lengths if not ended]),
-        limits_tokens=_sketch(limit),
-        utilization=Sketch.of([tokens / most for tokens, most in whole if most > 0]),
+        decoding_s=sum(decodings_s),
+        steps=sum(steps),
+        on_output=Sums.of(on_output),
+        on_limit=Sums.of(on_limit),
+        ttft_s=Sketch.of(firsts_s),
+        tpot_s=Sketch.of(list(map(truediv, decodings_s, steps))),
+        e2e_s=Sketch.of(e2es_s),
+        overhead_s=Sketch.of(columns["overhead_s"]),
+        ended_tokens=Sketch.of(ended_tokens),
+        other_tokens=Sketch.of(other_tokens),
+        limits_tokens=Sketch.of(columns["forwarded_max_tokens"]),
+        utilization=Sketch.of([tokens / limit for tokens, limit in slack if limit > 0]),
     )
 
 
-def _sketch(column: Sequence[float]) -> Sketch:
-    return Sketch.of([value for value in column if value >= 0])
-
-
-def _truncations(columns: Columns, kinds: Sequence[Kind]) -> Counter[str]:
+def _truncations(columns: Columns, known: Sequence[Kind]) -> Counter[str]:
     found: Counter[str] = Counter()
-    for kind, requested, forwarded in zip(
-        kinds, columns["requested_max_tokens"], columns["forwarded_max_tokens"], strict=True
+    for number, requested, forwarded in zip(
+        columns.kinds, columns["requested_max_tokens"], columns["forwarded_max_tokens"], strict=True
     ):
-        if kind.cut:
+        if (kind := known[number]).cut:
             by = cut_by(kind.cut, Action(kind.action), _known(requested), _known(forwarded))
             assert by is not None
             found[by] += 1

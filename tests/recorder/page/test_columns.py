@@ -63,7 +63,7 @@ def test_unknown_numbers_are_not_noughts() -> None:
     )
     assert math.isnan(columns["output_tokens"][0])
     assert (columns["output_tokens"][1], list(columns["client_blocked_s"])) == (0.0, [0.0, 0.0])
-    assert [each.case for each in columns.kind_rows(words.kinds)] == ["ended", "ended"]
+    assert [words.kinds[number].case for number in columns.kinds] == ["ended", "ended"]
 
 
 def test_decisions_have_rule_action_and_mode() -> None:

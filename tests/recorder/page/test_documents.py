@@ -29,9 +29,9 @@ def test_figures_are_those_of_the_window_and_of_each_step() -> None:
     """Counts add up; a step without an answer has no quantile; rates are by the time that passed."""
     steps = [Figures()] * 10 + [_figures(*ANSWERS[:2]), _figures(*ANSWERS[2:])]
     groups = [Group("openai", "gpt-4o", "search", stream=True), Group("openai", None, None, stream=False)]
-    found = figures_document(steps, WINDOWS[60], 1000.0, 57.0, groups)
+    found = figures_document(steps, WINDOWS[60], 1057.0, 0.0, groups)
     assert found["names"] == {"models": ["", "gpt-4o"], "apps": ["", "search"], "upstreams": ["openai"]}
-    assert (found["window_s"], found["step_s"], found["since_s"], found["per_s"]) == (60, 5, 1000.0, 4 / 57)
+    assert (found["window_s"], found["step_s"], found["since_s"], found["per_s"]) == (60, 5, 1000, 4 / 57)
     assert (found["exchanges"], found["complete"], found["streamed"]) == (4, 3, 4)
     assert (found["ends"], found["faults"]) == (
         {"complete": 3, "rejected": 1},
@@ -49,9 +49,18 @@ def test_figures_are_those_of_the_window_and_of_each_step() -> None:
     assert found["steps"]["ttft_p50_s"] == [None] * 10 + [pytest.approx(0.5, rel=0.01)] * 2
 
 
+def test_a_rate_is_by_the_time_that_is_known() -> None:
+    """A service that began within the window has no nought before; of its first moments a step is taken."""
+    rates = {
+        since_s: figures_document([_figures(*ANSWERS)], WINDOWS[60], 1057.0, since_s, [])["per_s"]
+        for since_s in (0.0, 1000.0, 1037.0, 1056.0)
+    }
+    assert rates == {0.0: 4 / 57, 1000.0: 4 / 57, 1037.0: 4 / 20, 1056.0: 4 / 5}
+
+
 def test_bars_hold_every_answer_in_the_bar_of_its_length() -> None:
     """A length that is a bar's bound is in that bar, and so is the limit that cut it there."""
-    lengths = figures_document([_figures(*ANSWERS)], WINDOWS[60], 0.0, 60.0, [])["lengths"]
+    lengths = figures_document([_figures(*ANSWERS)], WINDOWS[60], 60.0, 0.0, [])["lengths"]
     bars = {
         name: {lengths["up_to_tokens"][place]: count for place, count in enumerate(lengths[name]) if count}
         for name in ("ended", "other", "limits")
@@ -61,15 +70,15 @@ def test_bars_hold_every_answer_in_the_bar_of_its_length() -> None:
 
 def test_a_length_that_is_a_bars_bound_is_in_that_bar() -> None:
     """At every bound: limits are round numbers, and what they cut is as long as they are."""
-    bounds = figures_document([Figures()], WINDOWS[60], 0.0, 60.0, [])["lengths"]["up_to_tokens"]
+    bounds = figures_document([Figures()], WINDOWS[60], 60.0, 0.0, [])["lengths"]["up_to_tokens"]
     rows = [make_row(output_tokens=tokens, forwarded_max_tokens=tokens) for tokens in bounds]
-    lengths = figures_document([_figures(*rows)], WINDOWS[60], 0.0, 60.0, [])["lengths"]
+    lengths = figures_document([_figures(*rows)], WINDOWS[60], 60.0, 0.0, [])["lengths"]
     assert (lengths["ended"], lengths["limits"]) == ([1] * len(bounds), [1] * len(bounds))
 
 
 def test_utilization_never_passes_the_whole() -> None:
     """An answer that used all of its limit is in the last bar."""
-    used = figures_document([_figures(*ANSWERS)], WINDOWS[60], 0.0, 60.0, [])["utilization"]
+    used = figures_document([_figures(*ANSWERS)], WINDOWS[60], 60.0, 0.0, [])["utilization"]
     assert (used["n"], used["p99"], used["count"][-1], sum(used["count"])) == (3, pytest.approx(0.39, rel=0.02), 1, 3)
 
 

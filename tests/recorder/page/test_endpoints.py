@@ -25,6 +25,7 @@ from tests.support.records import make_record
 NOW_S = 1_790_000_000.0
 STATUS = {
     "version": "1.2.3",
+    "listen": "http://127.0.0.1:8080",
     "settings": {"digest": "d"},
     "policy": {"digest": "p", "loaded_at": 1.0, "error": None, "rules": []},
     "workers": [{"index": 0, "pid": 7, "alive": True, "active": 3}, {"index": 1, "pid": 8, "alive": True, "active": 1}],
@@ -118,7 +119,7 @@ async def test_the_page_asks_nobody_else_for_anything(asked: Asked) -> None:
 
 async def test_state_is_what_status_says_of_the_page(asked: Asked) -> None:
     """And when this recorder began."""
-    shown = {name: STATUS[name] for name in ("version", "settings", "policy", "workers", "drops", "ledger")}
+    shown = {name: STATUS[name] for name in ("version", "listen", "settings", "policy", "workers", "drops", "ledger")}
     assert await asked.ok("/api/state") == shown | {"started_at_s": NOW_S, "restored": 0, "active": 4}
 
 
@@ -200,12 +201,25 @@ async def test_with_a_token_data_is_for_who_has_it(tmp_path: Path) -> None:
                 {},
                 {"Authorization": "Bearer wrong"},
                 {"Authorization": "Bearer ü"},
+                {"Authorization": "s3cret"},
+                {"Authorization": "Basic s3cret"},
                 {"Authorization": "Bearer"},
             ):
                 status, body = await asked.get(f"/api/{path}", **given)
                 assert (status, body) == (401, {"error": "this page wants the token of LW_PAGE_TOKEN"})
-            assert (await asked.get(f"/api/{path}", Authorization="Bearer s3cret"))[0] == 200
+            for scheme in ("Bearer", "bearer"):
+                assert (await asked.get(f"/api/{path}", Authorization=f"{scheme} s3cret"))[0] == 200
         assert (await asked.get("/"))[0] == 200
+
+
+async def test_a_token_that_is_no_text_is_a_wrong_one(tmp_path: Path) -> None:
+    """A header is bytes."""
+    async with _served(tmp_path, "s3cret"):
+        reader, writer = await asyncio.open_unix_connection(tmp_path / "p.sock")
+        writer.write(b"GET /api/state HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer \xff\xfe\r\n\r\n")
+        assert await reader.readline() == b"HTTP/1.1 401 Unauthorized\r\n"
+        writer.close()
+        await writer.wait_closed()
 
 
 async def test_an_answer_that_did_not_change_is_not_sent_again(asked: Asked) -> None:

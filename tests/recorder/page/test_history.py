@@ -31,7 +31,7 @@ def _every(known: History, step_s: float, until_s: float) -> Iterator[float]:
 
 
 def test_slots_grow_longer_as_they_grow_older() -> None:
-    """5 s in the last quarter of an hour, a minute in the last hour, then twelve minutes; none is older than a day."""
+    """As long as the window that needs them allows; none is older than a day, and there are never many."""
     known = History(NOW_S)
     taken = Counter[float]()
     for now_s in _every(known, 2.5, NOW_S + 30 * 3600):
@@ -40,13 +40,19 @@ def test_slots_grow_longer_as_they_grow_older() -> None:
     known.advance(known.now_s)
     counts = _counts(known)
     for (start_s, length_s), count in counts.items():
-        youngest_s, oldest_s = {5: (0, 960), 60: (840, 4320), 720: (2880, 90_000)}[length_s]
+        youngest_s, oldest_s = {
+            5: (0, 315),
+            15: (285, 960),
+            60: (840, 4320),
+            720: (2880, 23_040),
+            1440: (20_160, 90_000),
+        }[length_s]
         assert youngest_s <= known.now_s - start_s <= oldest_s
         assert count == sum(1 for at_s in taken if start_s <= at_s < start_s + length_s)
     starts = sorted(counts)
     assert all(start + length == following for (start, length), (following, _) in itertools.pairwise(starts))
     assert known.now_s - 86_400 - 2880 <= starts[0][0] <= known.now_s - 86_400
-    assert len(counts) < 380
+    assert len(counts) < 250
     assert known.taken == len(taken)
 
 
@@ -96,14 +102,15 @@ def test_the_oldest_exchanges_become_figures_when_there_are_too_many(monkeypatch
 def test_the_past_is_restored_where_it_was() -> None:
     """Whatever its age: what is older than a day is left out, what seems to come from the future is now."""
     known = History(NOW_S)
-    ages_s = (-30.0, 100.0, 2000.0, 20_000.0, 80_000.0, 95_000.0)
+    ages_s = (-30.0, 100.0, 390.0, 2000.0, 20_000.0, 80_000.0, 95_000.0)
     known.take([ROW], NOW_S)
     known.restore((NOW_S - age_s, ROW) for age_s in ages_s)
     known.advance(NOW_S)
     assert _counts(known) == {
-        (NOW_S - 80_000.0, 720): 1,
+        (NOW_S - 80_000.0, 1440): 1,
         (NOW_S - 20_240.0, 720): 1,
         (NOW_S - 2000.0, 60): 1,
+        (NOW_S - 395.0, 15): 1,
         (NOW_S - 100.0, 5): 1,
         (NOW_S, 5): 2,
     }

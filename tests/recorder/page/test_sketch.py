@@ -48,6 +48,11 @@ def test_nothing_has_no_quantile() -> None:
     assert Sketch.of([]) == EMPTY
 
 
+def test_what_is_unknown_is_not_counted() -> None:
+    """NaN is no nought."""
+    assert Sketch.of([math.nan, 0.0, 1.0, math.nan]) == Sketch.of([0.0, 1.0])
+
+
 def test_it_counts_what_is_above_bounds() -> None:
     """Exactly, where no number is near a bound."""
     assert Sketch.of([0, 0, 1, 10, 100, 1000]).above([0.5, 5, 50, 500, 5000]) == [4, 3, 2, 1, 0]

@@ -6,6 +6,8 @@ export const asked = new URLSearchParams(location.search);
 
 export const remember = () => history.replaceState(null, "", asked.size ? `?${asked}` : location.pathname);
 
+export const filtered = () => FILTERS.some((name) => asked.has(name));
+
 export const windowS = () => (WINDOWS.some(([length]) => String(length) === asked.get("window")) ? Number(asked.get("window")) : 900);
 
 export function query(more = {}) {

@@ -18,10 +18,10 @@ export function svg(name, attributes = {}, ...children) {
   return element;
 }
 
-// The marks between nought and most: some round numbers.
-export function ticks(most, wanted = 4) {
+// The marks between nought and most: some round numbers, at least so far apart.
+export function ticks(most, { wanted = 4, least = 0 } = {}) {
   if (!(most > 0)) return [0];
-  const rough = most / wanted;
+  const rough = Math.max(most / wanted, least);
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= rough * 0.999);
   const found = [];
@@ -35,7 +35,7 @@ const scale = (axis, from, to) => {
   return (value) => from + ((place(value) - low) / (high - low || 1)) * (to - from);
 };
 
-// spec: title, note, keys [{name, role, kind}], x {min, max, marks [[value, text]], log}, y {max, format, marks}, layers, label,
+// spec: title, note, keys [{name, role, kind}], x {min, max, marks [[value, text]], unit, log}, y {max, format, least}, layers, label,
 // tell {at [x], text (place) => string}, none: what to say when there is nothing to draw.
 export function chart(figure, spec) {
   let plot = figure.querySelector(".plot");
@@ -53,7 +53,7 @@ export function chart(figure, spec) {
     resized.observe(plot);
   }
   figure.querySelector("b").textContent = spec.title;
-  figure.querySelector("figcaption span").textContent = spec.note;
+  figure.querySelector("figcaption span").textContent = spec.none ? "" : spec.note;
   figure.querySelector(".keys").replaceChildren(...(spec.none ? [] : spec.keys || []).map(key));
   const state = drawn.get(plot) || { place: null, readout: figure.querySelector(".readout") };
   state.spec = spec;
@@ -89,13 +89,11 @@ function paint(plot, state) {
   const y = scale({ min: 0, max: spec.y.max }, height - MARGIN.bottom, MARGIN.top);
   const canvas = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${spec.title}. ${spec.label || spec.note}` });
   if (spec.tell) canvas.setAttribute("tabindex", "0");
-  for (const mark of spec.y.marks || ticks(spec.y.max)) {
+  for (const mark of ticks(spec.y.max, { least: spec.y.least })) {
     canvas.append(svg("path", { class: "grid", d: `M${MARGIN.left} ${y(mark)}H${width - MARGIN.right}` }));
     canvas.append(svg("text", { x: MARGIN.left - 7, y: y(mark) + 4, "text-anchor": "end" }, spec.y.format(mark)));
   }
-  for (const [value, text] of fitting(spec.x.marks, x)) {
-    canvas.append(svg("text", { x: x(value), y: height - 6, "text-anchor": "middle" }, text));
-  }
+  for (const [text, at, anchor] of fitting(spec.x, x, width)) canvas.append(svg("text", { x: at, y: height - 6, "text-anchor": anchor }, text));
   for (const layer of spec.layers) canvas.append(...LAYERS[layer.type](layer, x, y));
   state.cursor = svg("path", { class: "cursor", d: "" });
   canvas.append(state.cursor);
@@ -106,29 +104,34 @@ function paint(plot, state) {
   point(state, x);
 }
 
-// Marks that have room for their texts.
-function fitting(marks, x) {
-  const found = [];
+// Marks that have room for their texts: [text, place, anchor]. The last one bears the unit, and has its room first; it ends in the frame.
+function fitting({ marks, unit }, x, width) {
+  if (!marks.length) return [];
+  const found = [], wide = (text) => text.length * 6.6 + 12;
+  const [value, plain] = marks.at(-1), text = unit ? `${plain} ${unit}` : plain;
+  const last = unit || x(value) + wide(text) / 2 > width + 6 ? [text, Math.min(x(value) + MARGIN.right, width), "end"] : [text, x(value), "middle"];
+  const until = last[1] - (last[2] === "end" ? wide(text) : wide(text) / 2);
   let free = -Infinity;
-  for (const [value, text] of marks) {
-    const half = text.length * 3.3 + 6;
-    if (x(value) - half < free) continue;
-    found.push([value, text]);
-    free = x(value) + half;
+  for (const [at, said] of marks.slice(0, -1)) {
+    const half = wide(said) / 2;
+    if (x(at) - half < free || x(at) + half > until) continue;
+    found.push([said, x(at), "middle"]);
+    free = x(at) + half;
   }
-  return found;
+  return [...found, last];
 }
 
 const LAYERS = {
   line({ points, role, dotted }, x, y) {
     let d = "", pen = "M";
+    const alone = [];
     points.forEach(([at, value], index) => {
       if (value === null) { pen = "M"; return; }
-      const alone = pen === "M" && (index + 1 === points.length || points[index + 1][1] === null);
-      d += `${pen}${x(at).toFixed(1)} ${y(value).toFixed(1)}${alone ? "h.01" : ""}`;
+      if (pen === "M" && (index + 1 === points.length || points[index + 1][1] === null)) { alone.push([at, value]); return; }
+      d += `${pen}${x(at).toFixed(1)} ${y(value).toFixed(1)}`;
       pen = "L";
     });
-    return [svg("path", { class: `line ${role}${dotted ? " dotted" : ""}`, d })];
+    return [svg("path", { class: `line ${role}${dotted ? " dotted" : ""}`, d }), ...LAYERS.dots({ points: alone, role }, x, y)];
   },
   bars({ from, to, values, below, role }, x, y) {
     let d = "";

@@ -24,7 +24,7 @@ let sorted = { column: 0, down: true }, listed = [], heldAt = 0, of = "";
 const opened = new Map(); // id of an exchange to the row of its timeline
 
 function how(x) {
-  if (x.end !== "complete") return x.end.replace("_", " ") + (x.error_type ? `, ${x.error_type}` : "");
+  if (x.end !== "complete") return (x.error_type ?? x.end).replaceAll("_", " ");
   if (x.status >= 400) return `status ${x.status}`;
   return x.cut === 1 ? "cut by the limit" : x.finish ?? (x.status === null ? words.UNKNOWN : `status ${x.status}`);
 }
@@ -174,10 +174,14 @@ function story(x) {
   if (last > 0) place.append(line(x, at, last, phases));
   const facts = document.createElement("ul");
   facts.className = "facts";
-  for (const [from, to, name] of phases) facts.append(fact(name, seconds(at[to] - at[from])));
+  for (const [from, to, name, role] of phases) {
+    const item = fact(name, seconds(at[to] - at[from]));
+    item.prepend(svg("svg", { viewBox: "0 0 10 10", "aria-hidden": "true" }, svg("rect", { width: 10, height: 10, rx: 2, class: `phase-${role}` })));
+    facts.append(item);
+  }
   for (const [name, value] of [
     ["upstream", x.upstream], ["dialect", x.dialect], ["status", x.status], ["finish", x.finish], ["input tokens", known(x.input_tokens)], ["checkpoints", x.checkpoints.length ? count(x.checkpoints.length) : null],
-    ["own time", x.overhead_s === null ? null : seconds(x.overhead_s)], ["client blocked", x.client_blocked_s ? seconds(x.client_blocked_s) : null], ["arm", x.arm], ["not read", x.degraded], ["error", x.error_type],
+    ["own time", x.overhead_s === null ? null : seconds(x.overhead_s)], ["client blocked", x.client_blocked_s ? seconds(x.client_blocked_s) : null], ["arm", x.arm], ["not read", x.degraded], ["ended", x.end === "complete" ? null : x.end.replaceAll("_", " ")], ["error", x.error_type === String(x.status) ? null : x.error_type],
   ]) if (value !== null && value !== undefined) facts.append(fact(name, String(value)));
   const trace = document.createElement("p"), code = document.createElement("code"), button = document.createElement("button");
   trace.className = "trace";

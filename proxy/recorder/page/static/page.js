@@ -43,7 +43,9 @@ function show(state, figures, caps, points, exchanges) {
   startedAt = state.started_at_s;
   heardAt = now;
   $("key").hidden = true;
-  pulse("live", `live, ${words.at(now)}`);
+  $("main").hidden = $("asked").hidden = false;
+  $("main").className = "";
+  pulse("live", "live", words.at(now));
   if (now < restartUntil) notice(`The recorder restarted at ${words.at(startedAt)}; ${words.plural(state.restored, "exchange was", "exchanges were")} read again from the ledger.`, true);
   else notice("");
   offer(figures.names);
@@ -58,6 +60,7 @@ function show(state, figures, caps, points, exchanges) {
 }
 
 function failed(error) {
+  $("main").className = "old";
   const since = heardAt === null ? "" : ` Figures are of ${words.at(heardAt)}.`;
   if (error instanceof Refused && error.status === 401) {
     $("key").hidden = false;
@@ -65,13 +68,13 @@ function failed(error) {
     notice(sessionStorage.getItem("token") ? "This is not the token." : "");
   } else if (error instanceof Refused && error.status === 503) {
     pulse("late", "recorder away");
-    notice(`The recorder is restarting; requests pass meanwhile.${since} Trying again every two seconds.`);
+    notice(`${error.message.replace(/^./, (letter) => letter.toUpperCase())}; requests pass meanwhile.${since} Trying again every two seconds.`);
   } else if (error instanceof Refused) {
     pulse("late", `refused, ${error.status}`);
     notice(`The recorder refused: ${error.message}.${since}`);
   } else if (error instanceof TypeError) {
     pulse("late", "no answer");
-    notice(`Nobody answers at ${location.host}.${since} Is lengthwise serve running? Its log says why not. Trying again every two seconds.`);
+    notice(`Nobody answers at ${location.host}.${since} Is lengthwise serve running? A demo ends by itself. Trying again every two seconds.`);
   } else {
     pulse("late", "cannot be shown");
     notice(`An answer could not be shown: ${error.message}.${since}`);
@@ -79,9 +82,12 @@ function failed(error) {
   }
 }
 
-function pulse(kind, text) {
+// What changes with every answer is not for a reader that says what changes.
+function pulse(kind, text, heard = "") {
+  const said = $("pulse").firstElementChild;
   $("pulse").className = kind;
-  if ($("pulse").textContent !== text) $("pulse").textContent = text;
+  if (said.textContent !== text) said.textContent = text;
+  $("heard").textContent = heard;
 }
 
 function notice(text, quiet = false) {

@@ -1,7 +1,7 @@
 // The four questions: an answer in a sentence, figures, charts.
 
 import { chart, svg, ticks } from "./charts.js";
-import { ask, asked, copy, query, remember } from "./asking.js";
+import { ask, asked, copy, filtered, query, remember } from "./asking.js";
 import * as words from "./words.js";
 
 const $ = (id) => document.getElementById(id);
@@ -18,6 +18,9 @@ const marked = (text) => el("em", text);
 
 // A list of figures: [name, value, note, is it something to look at].
 function stats(list, figures) {
+  const said = JSON.stringify(figures);
+  if (list.dataset.said === said) return; // somebody may be marking a figure to copy it
+  list.dataset.said = said;
   list.replaceChildren(...figures.map(([name, value, note, look]) => {
     const item = el("div"), figure = el("dd", look ? marked(value) : value);
     if (note) figure.append(el("small", note));
@@ -33,11 +36,13 @@ function say(place, ...parts) {
 }
 
 // A round number at or above the largest, where the axis ends.
-function end(values) {
+function end(values, least = 0) {
   const most = Math.max(0, ...values.filter(words.known));
-  const marks = ticks(most || 1);
+  const marks = ticks(most || 1, { least });
   return marks.at(-1) >= most ? marks.at(-1) : marks.at(-1) + marks[1];
 }
+
+const countAxis = (values) => ({ max: end(values, 1), format: short, least: 1 });
 
 const starts = ({ since_s, step_s, steps }) => steps.exchanges.map((_, index) => since_s + index * step_s);
 
@@ -66,18 +71,19 @@ export function showHealth(state, figures) {
   if (!alive) troubles.push("no worker is connected");
   const also = troubles.length ? [" ", marked(`${troubles.join("; ").replace(/^./, (letter) => letter.toUpperCase())}.`)] : [];
   const by = ["upstream", "client", "proxy"].filter((fault) => faults[fault]).map((fault) => `${count(faults[fault])} by the ${fault}`);
-  if (!exchanges) say($("healthy"), `No exchange ended in ${words.last(window_s)}. Send one: base_url is the address that lengthwise serve printed as “listening on”.`, ...also);
+  const next = filtered() ? "Choose others above, or a longer time." : first(state.listen, !exchanges);
+  if (!exchanges) say($("healthy"), `No exchange ${filtered() ? "of these " : ""}ended in ${words.last(window_s)}. ${next}`, ...also);
   else if (!wrong) say($("healthy"), `Yes: ${plural(exchanges, "exchange", "exchanges")} in ${words.last(window_s)}, none went wrong.`, ...also);
   else say($("healthy"), marked(`${count(wrong)} of ${plural(exchanges, "exchange", "exchanges")} went wrong`), ` (${percent(wrong / exchanges)}): ${by.join(", ")}.`, ...also);
   const overhead = figures.overhead_s, left = ends.client_disconnect || 0;
   stats($("health"), [
-    ["requests", `${words.rate(figures.per_s)}/s`, `${count(exchanges)} in ${words.span(window_s)}`],
-    ["active now", count(state.active), "exchanges in progress"],
+    ["requests", `${words.rate(figures.per_s)}/s`, `${count(exchanges)} ${figures.known_since_s > figures.since_s ? `since ${words.at(figures.known_since_s)}` : `in ${words.span(window_s)}`}`],
+    ["active now", count(state.active), filtered() ? "exchanges in progress, of all" : "exchanges in progress"],
     ["went wrong", percent(exchanges ? wrong / exchanges : null), `upstream ${count(faults.upstream)}, client ${count(faults.client)}, proxy ${count(faults.proxy)}`, wrong > 0],
     ["clients that left", count(left), "before the answer was whole"],
     ["own time added", seconds(overhead.p50), `median; p95 ${seconds(overhead.p95)}, n ${count(overhead.n)}`],
-    ["lost", count(dropped + lost), `records ${count(dropped)}, rows ${count(lost)}, since the start`, dropped + lost > 0],
-    ["workers", `${count(alive)}`, state.workers.length === alive ? "all connected" : `of ${count(state.workers.length)} connected`, !alive],
+    ["lost", count(dropped + lost), `${plural(dropped, "record", "records")}, ${plural(lost, "ledger row", "ledger rows")}, since the start`, dropped + lost > 0],
+    ["workers", `${count(alive)}`, `${state.workers.length === alive ? "all connected" : `of ${count(state.workers.length)} connected`}; settings ${state.settings.digest.slice(0, 8)}`, !alive],
     ["rules", state.policy.error ? "broken" : plural(state.policy.rules.length, "rule", "rules"),
       state.policy.error || (state.policy.loaded_at ? `digest ${state.policy.digest.slice(0, 8)}, read ${words.at(state.policy.loaded_at)}` : `digest ${state.policy.digest.slice(0, 8)}`), Boolean(state.policy.error)],
   ]);
@@ -86,11 +92,11 @@ export function showHealth(state, figures) {
   const listed = Object.entries(ends).sort(([, a], [, b]) => b - a).map(([name, n]) => `${name.replace("_", " ")} ${count(n)}`).join(" · ");
   chart($("c-rate"), {
     title: "Exchanges that ended",
-    note: listed ? `By how: ${listed}` : "Each bar is a step of time.",
+    note: `Each bar is ${words.span(step_s)}.${listed && ` By end: ${listed}.`}`,
     none: exchanges ? "" : "Nothing to draw yet. This fills by itself.",
-    keys: [{ name: "as asked", role: "quiet", kind: "bar" }, { name: "went wrong", role: "accent", kind: "bar" }],
+    keys: [{ name: "went well", role: "quiet", kind: "bar" }, { name: "went wrong", role: "accent", kind: "bar" }],
     x: timeAxis(figures),
-    y: { max: end(steps.exchanges), format: short },
+    y: countAxis(steps.exchanges),
     layers: [
       { type: "bars", from: at, to: at.map((start) => start + step_s), values: good, role: "quiet" },
       { type: "bars", from: at, to: at.map((start) => start + step_s), values: steps.faults, below: good, role: "accent" },
@@ -99,15 +105,41 @@ export function showHealth(state, figures) {
   });
 }
 
+// How to begin: shown below, or returned where the system chose the port, which is not known here.
+function first(listen, wanted) {
+  const place = $("first"), url = new URL(listen);
+  place.hidden = !wanted || url.port === "0";
+  if (url.port === "0") return "Send one: base_url is the address that lengthwise serve printed as “listening on”.";
+  if (place.dataset.listen === listen) return "";
+  place.dataset.listen = listen;
+  if (["0.0.0.0", "[::]"].includes(url.hostname)) url.hostname = location.hostname;
+  const body = '{"model": "gpt-4o-mini", "max_tokens": 256, "stream": true, "messages": [{"role": "user", "content": "Name three rivers."}]}';
+  const command = `curl -N ${url.origin}/v1/chat/completions \\\n  -H "Authorization: Bearer $OPENAI_API_KEY" -H "Content-Type: application/json" \\\n  -d '${body}'`;
+  place.querySelector("b").textContent = `${url.origin}/v1`;
+  place.querySelector("pre code").textContent = command;
+  copies(place.querySelector("button"), place.querySelector("span"), () => command, "copied");
+  return "";
+}
+
+function copies(button, said, text, done) {
+  button.addEventListener("click", async () => {
+    try {
+      await copy(await text());
+      said.textContent = done;
+    } catch (error) {
+      said.textContent = error.message;
+    }
+  });
+}
+
 // -- fast? --------------------------------------------------------------------------------------------------------------
 
 export function showFast(figures, points) {
   const { law, ttft_s, e2e_s } = figures;
-  if (words.known(law.tpot_s)) {
-    say($("fast"), `E2E = ${seconds(law.ttft_p50_s)} + ${seconds(law.tpot_s)} × (tokens − 1); half of the whole answers took at most ${seconds(e2e_s.p50)}, 95% at most ${seconds(e2e_s.p95)}.`);
-  } else if (words.known(e2e_s.p50)) {
-    say($("fast"), `Half of the whole answers took at most ${seconds(e2e_s.p50)}, 95% at most ${seconds(e2e_s.p95)}. No streamed one tells the pace of tokens yet.`);
-  } else say($("fast"), "No whole answer in this window says it.");
+  const took = e2e_s.n === 1 ? `The only answer took ${seconds(e2e_s.p50)}` : `Half of ${count(e2e_s.n)} answers took at most ${seconds(e2e_s.p50)}, 95% at most ${seconds(e2e_s.p95)}`;
+  if (words.known(law.tpot_s)) say($("fast"), `${took}: ${seconds(law.ttft_p50_s)} to the first token, then ${seconds(law.tpot_s)} for each further one.`);
+  else if (e2e_s.n) say($("fast"), `${took}. No streamed one tells the pace of tokens yet.`);
+  else say($("fast"), "Not known yet: no whole answer ended in this window.");
   clouds(figures, points);
   over($("c-ttft"), figures, "ttft", "Time to first token", `n ${count(ttft_s.n)} streamed answers; p50 ${seconds(ttft_s.p50)}, p95 ${seconds(ttft_s.p95)}, p99 ${seconds(ttft_s.p99)}`);
   over($("c-tpot"), figures, "tpot", "Time per output token", `n ${count(figures.tpot_s.n)} streamed answers; p50 ${seconds(figures.tpot_s.p50)}, p95 ${seconds(figures.tpot_s.p95)}, p99 ${seconds(figures.tpot_s.p99)}`);
@@ -138,28 +170,29 @@ function secondsAxis(values) {
 
 function clouds(figures, points) {
   const { law } = figures, { output_tokens: tokens, max_tokens: limits, e2e_s: took, cut } = points;
-  const several = figures.names.models.length > 1 && !asked.has("model") ? ". Choose a model for its own law." : "";
+  const several = figures.names.models.length > 1 && !asked.has("model") ? ", all models in one law" : "";
   const of = points.one_in > 1 ? `, one in ${points.one_in} drawn` : "";
+  const formula = words.known(law.tpot_s) ? `E2E = ${seconds(law.ttft_p50_s)} + ${seconds(law.tpot_s)} × (tokens − 1); ` : "";
   const keys = [{ name: "ended by the model", role: "quiet", kind: "dot" }, { name: "cut by the limit", role: "accent", kind: "dot" }];
   const y = secondsAxis([quantile(took, 0.995) * 1.1]);
   const dots = (xs, x) => ["quiet", "accent"].map((role, wanted) => ({
     type: "dots", role, points: xs.flatMap((at, i) => (cut[i] === wanted && at !== null && at <= x.max && took[i] <= y.max ? [[at, took[i]]] : [])),
   }));
   const longest = end([quantile(tokens, 0.995)]) || 1, line = law.on_output_tokens, naive = law.on_max_tokens;
-  const x = { min: 0, max: longest, marks: ticks(longest, 5).map((mark) => [mark, short(mark)]) };
+  const x = { min: 0, max: longest, marks: ticks(longest, { wanted: 5 }).map((mark) => [mark, short(mark)]), unit: "tokens" };
   const reach = words.known(law.tpot_s) ? Math.min(longest, (y.max - law.ttft_p50_s) / law.tpot_s + 1) : 0;
   chart($("c-tokens"), {
     title: "Time against tokens that were generated",
-    note: line ? `R² ${line.r2.toFixed(3)}, n ${count(line.n)} whole answers${of}${several}` : `${plural(tokens.length, "whole answer", "whole answers")}${of}`,
+    note: line ? `${formula}R² ${line.r2.toFixed(3)}, n ${count(line.n)}${of}${several}` : `${plural(tokens.length, "whole answer", "whole answers")}${of}`,
     label: `E2E by output tokens${line ? `: R squared ${line.r2.toFixed(3)}` : ""}; law ${seconds(law.ttft_p50_s)} plus ${seconds(law.tpot_s)} per token after the first`,
     none: tokens.length ? "" : "No whole answer whose tokens are known ended in this window.",
-    keys: reach > 1 ? [...keys, { name: "law", role: "ink" }] : keys,
+    keys: reach > 1 ? [...keys, { name: "law", role: "ink thin" }] : keys,
     x,
     y,
-    layers: [...(reach > 1 ? [{ type: "line", role: "ink", points: [[1, law.ttft_p50_s], [reach, law.ttft_p50_s + law.tpot_s * (reach - 1)]] }] : []), ...dots(tokens, x)],
+    layers: [...(reach > 1 ? [{ type: "line", role: "ink thin", points: [[1, law.ttft_p50_s], [reach, law.ttft_p50_s + law.tpot_s * (reach - 1)]] }] : []), ...dots(tokens, x)],
   });
   const given = limits.filter(words.known), most = end([quantile(given, 0.995)]) || 1;
-  const across = { min: 0, max: most, marks: ticks(most, 5).map((mark) => [mark, short(mark)]) };
+  const across = { min: 0, max: most, marks: ticks(most, { wanted: 5 }).map((mark) => [mark, short(mark)]), unit: "tokens" };
   const ends = naive ? inside(naive, given, across.max, y.max) : null;
   chart($("c-limits"), {
     title: "The same answers against tokens that were allowed",
@@ -217,8 +250,8 @@ function bars({ up_to_tokens: to, ended, other, limits }) {
     note: "Answers by output tokens; the line is how many had which limit.",
     none: filled.length ? "" : "No answer whose tokens are known ended in this window.",
     keys: [{ name: "ended by the model", role: "quiet", kind: "bar" }, { name: "cut, or broken off", role: "accent", kind: "bar" }, { name: "limits", role: "ink" }],
-    x: { min: from[0], max: until.at(-1), log: true, marks },
-    y: { max: end([...part(all), ...part(limits)]), format: short },
+    x: { min: from[0], max: until.at(-1), log: true, marks, unit: "tokens" },
+    y: countAxis([...part(all), ...part(limits)]),
     layers: [
       { type: "bars", from, to: until, values: part(ended), role: "quiet" },
       { type: "bars", from, to: until, values: part(other), below: part(ended), role: "accent" },
@@ -239,7 +272,7 @@ function used({ n, p50, p95, up_to: to, count: counts }) {
     none: n ? "" : "No whole answer of this window had a limit.",
     keys: [{ name: "answers", role: "quiet", kind: "bar" }],
     x: { min: 0, max: 1, marks: [0, 0.25, 0.5, 0.75, 1].map((share) => [share, `${share * 100}%`]) },
-    y: { max: end(counts), format: short },
+    y: countAxis(counts),
     layers: [{ type: "bars", from, to, values: counts, role: "quiet" }],
     tell: { at: to.map((high, i) => (high + from[i]) / 2), text: (i) => `${percent(from[i])} to ${percent(to[i])} of the limit: ${plural(counts[i], "answer", "answers")}` },
   });
@@ -247,11 +280,11 @@ function used({ n, p50, p95, up_to: to, count: counts }) {
 
 // -- a cap? -------------------------------------------------------------------------------------------------------------
 
+const LITTLE = 0.02; // as much as a rule may cut before advise leaves it alone
 let capTokens = 512, latest = null;
 
 // The slider is the axis of the chart above it; its value is in the address, as the filters are.
 export function chooseCap() {
-  capTokens = Number(asked.get("cap")) || capTokens;
   const slider = el("input", undefined, "slide");
   Object.assign(slider, { type: "range", id: "cap", min: 0, step: 1 });
   slider.setAttribute("aria-label", "Cap in tokens");
@@ -259,31 +292,28 @@ export function chooseCap() {
     capTokens = latest.caps.caps[Number(slider.value)].cap;
     asked.set("cap", capTokens);
     remember();
+    $("copied-rule").textContent = "";
     showCaps(latest.figures, latest.caps);
   });
   $("c-caps").append(slider);
-  $("copy-rule").addEventListener("click", async () => {
-    const said = $("copied-rule");
-    try {
-      await copy(await ask(`api/rule?${query({ cap: capTokens })}`, "text"));
-      said.textContent = "copied: a policies file for lengthwise check";
-    } catch (error) {
-      said.textContent = error.message;
-    }
-  });
+  copies($("copy-rule"), $("copied-rule"), () => ask(`api/rule?${query({ cap: capTokens })}`, "text"), "copied: a policies file for lengthwise check");
 }
 
 export function showCaps(figures, caps) {
   latest = { figures, caps };
-  const list = caps.caps, place = Math.max(list.findIndex((each) => each.cap >= capTokens), 0), chosen = list[place];
+  const list = caps.caps;
+  // Until somebody chooses: the lowest cap that would newly have cut next to nobody.
+  if (asked.has("cap")) capTokens = Number(asked.get("cap")) || capTokens;
+  else if (caps.complete) capTokens = list.find((each) => each.newly_cut_share <= LITTLE).cap;
+  const place = Math.max(list.findIndex((each) => each.cap >= capTokens), 0), chosen = list[place];
   // As far as a cap changes anything, and a little further.
   const shown = list.slice(0, Math.max(list.findLastIndex((each) => each.longer) + 4, place + 1, 12));
   capTokens = chosen.cap;
   const slider = $("cap");
   slider.max = shown.length - 1;
   slider.value = place;
-  slider.setAttribute("aria-valuetext", `${count(chosen.cap)} tokens`);
   const { complete } = caps, share = (value, whole) => (whole ? value / whole : null);
+  slider.setAttribute("aria-valuetext", `${count(chosen.cap)} tokens: newly cut ${percent(chosen.newly_cut_share)}, tokens saved ${count(chosen.tokens_saved)}, waiting saved ${seconds(chosen.latency_saved_s)}`);
   if (!complete) say($("cap-says"), "No whole answer in this window: there is nothing to try a cap on.");
   else if (!chosen.longer) say($("cap-says"), `A cap of ${count(chosen.cap)} tokens would have shortened no answer, and so changed next to nothing.`);
   else say($("cap-says"), `A cap of ${count(chosen.cap)} tokens would newly have cut `, marked(percent(chosen.newly_cut_share)), ` of the answers and saved ${count(chosen.tokens_saved)} tokens${words.known(chosen.latency_saved_s) ? ` and ${seconds(chosen.latency_saved_s)} of waiting` : ""}.`);
@@ -308,7 +338,7 @@ export function showCaps(figures, caps) {
     note: `Shares of the ${count(complete)} whole answers' tokens, time and number`,
     none: complete ? "" : "Nothing to try a cap on yet.",
     keys: [{ name: "tokens saved", role: "quiet" }, { name: "waiting saved", role: "ink" }, { name: "newly cut", role: "accent" }],
-    x: { min: 0, max: at.at(-1), marks: at.filter((index) => index % 2 === 0).map((index) => [index, short(shown[index].cap)]) },
+    x: { min: 0, max: at.at(-1), marks: at.filter((index) => index % 2 === 0).map((index) => [index, short(shown[index].cap)]), unit: "tokens" },
     y: { max, format: (value) => `${Number((value * 100).toPrecision(3))}%` },
     layers: [
       { type: "line", role: "quiet", points: lines.tokens },
@@ -327,7 +357,7 @@ export function showRules(state, figures) {
   $("rules").tBodies[0].replaceChildren(...rules.map((rule) => {
     const row = el("tr"), decided = figures.decisions.filter((each) => each.rule === rule.name);
     const listed = decided.map((each) => `${each.action}${each.mode === "shadow" ? " in shadow" : ""} ${count(each.count)}`).join(" · ");
-    const armed = rule.mode !== "enforce" ? "tried" : rule.armed === false ? marked("disarmed, acts as shadow") : "armed";
+    const armed = rule.mode !== "enforce" ? "changes nothing" : rule.armed === false ? marked("disarmed, acts as shadow") : "armed";
     row.append(el("td", rule.name, "name"), el("td", rule.mode), el("td", armed), el("td", listed || "none in this window"), budget(rule));
     return row;
   }));

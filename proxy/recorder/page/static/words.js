@@ -30,6 +30,7 @@ export function percent(share) {
 
 export function seconds(value) {
   if (!known(value)) return UNKNOWN;
+  if (value === 0) return "0 s";
   if (value < 0.0001) return `${(value * 1e6).toFixed(0)} µs`;
   if (value < 0.01) return `${(value * 1000).toFixed(2)} ms`;
   if (value < 0.1) return `${(value * 1000).toFixed(1)} ms`;
@@ -50,4 +51,4 @@ export const date = (unixSeconds) => day.format(unixSeconds * 1000);
 export const last = (seconds_) => `the last ${span(seconds_).replace(/^1 /, "")}`;
 
 export const span = (seconds_) =>
-  seconds_ < 3600 ? plural(seconds_ / 60, "minute", "minutes") : plural(seconds_ / 3600, "hour", "hours");
+  seconds_ < 60 ? plural(seconds_, "second", "seconds") : seconds_ < 3600 ? plural(seconds_ / 60, "minute", "minutes") : plural(seconds_ / 3600, "hour", "hours");
