@@ -19,8 +19,9 @@ SLOW = ("litellm", "portkey")
 """Take part in every third round, for they take long."""
 
 LIGHT = Load(4, streamed=True, chunks=50, interval_us=20_000, ttft_us=20_000, stagger_us=5000)
-PACED_20 = Load(20, streamed=True, chunks=100, interval_us=10_000, ttft_us=20_000, stagger_us=500)
-PACED_100 = Load(100, streamed=True, chunks=100, interval_us=10_000, ttft_us=20_000, stagger_us=100)
+PACED_20 = Load(20, streamed=True, chunks=100, interval_us=10_000, ttft_us=20_000, stagger_us=5500)
+PACED_100 = Load(100, streamed=True, chunks=100, interval_us=10_000, ttft_us=20_000, stagger_us=1100)
+"""Streams begin so far apart that a request seldom waits for another; their chunks still fall evenly into the 10 ms."""
 BURST = Load(16, streamed=True, chunks=100)
 PLAIN = Load(64)
 PLAIN_2K = Load(20, stagger_us=500, gap_us=10_000)
