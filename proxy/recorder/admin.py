@@ -3,9 +3,9 @@
 Layer: recorder. The supervisor owns the port, answers `/healthz` and `/readyz` itself and relays every other request to
 the local socket served here. Nothing here shows content, a key or a path of an exchange.
 
-A port on loopback answers to a loopback name or address alone: else any page of the web could give its own name this address (DNS
-rebinding), and read what is here through the browser of whoever visits it. A port that is bound elsewhere is asked by names that only
-its network knows.
+On loopback `/api/`, which tells of single exchanges, answers to a loopback name or address alone: else any page of the web could give its
+own name this address (DNS rebinding), and read them through the browser of whoever visits it. A port that is bound elsewhere is asked by
+names that only its network knows.
 
 Source: ARCHITECTURE.md 7 "Admin".
 """
@@ -43,7 +43,7 @@ async def serve(
     async def refuse_foreign_names(
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        if _is_meant(request.headers.get("Host"), address):
+        if not request.path.startswith("/api/") or _is_meant(request.headers.get("Host"), address):
             return await handler(request)
         return _json(421, {"error": f"this port is on loopback: ask it as {address.host} or localhost"})
 

@@ -85,9 +85,6 @@ async def test_anything_else_says_what_exists(ask: Ask, method: str, path: str) 
     assert await ask(method, path) == (404, "application/json", {"error": "no such path", "paths": NOT_FOUND_PATHS})
 
 
-PATHS = ("/", "/page/page.js", "/api/state", "/api/figures", "/metrics", "/status", "/no/such")
-
-
 async def test_on_loopback_a_name_of_the_web_is_refused(tmp_path: Path) -> None:
     """A page that gave its own name this address reads nothing through its visitor's browser."""
     refused = {"error": "this port is on loopback: ask it as 127.0.0.1 or localhost"}
@@ -100,15 +97,22 @@ async def test_on_loopback_a_name_of_the_web_is_refused(tmp_path: Path) -> None:
             "[::",
             "",
         ):
-            for path in PATHS:
+            for path in ("/api/state", "/api/exchanges", "/%61pi/state", "/api/no/such"):
                 assert await ask("GET", path, Host=host) == (421, "application/json", refused)
+
+
+async def test_what_tells_of_no_exchange_answers_to_any_name(tmp_path: Path) -> None:
+    """Whoever scrapes through a relay of its own may call it as it likes."""
+    async with served(tmp_path, CollectorRegistry(), Address("127.0.0.1", 9464)) as ask:
+        for path in ("/", "/metrics", "/status"):
+            assert (await ask("GET", path, Host="relay.example"))[0] == 200
 
 
 async def test_on_loopback_its_own_names_are_answered(tmp_path: Path) -> None:
     """By address or name, whatever the port: a tunnel has its own."""
     async with served(tmp_path, None, Address("127.0.0.1", 9464)) as ask:
         for host in ("127.0.0.1:9464", "localhost:1234", "LOCALHOST", "[::1]:9464", "127.0.0.2"):
-            assert (await ask("GET", "/status", Host=host))[0] == 200
+            assert (await ask("GET", "/api/exchanges", Host=host))[0] == 200
 
 
 @pytest.mark.parametrize("bound", ["0.0.0.0", "::", "10.1.2.3", "admin.internal"])
@@ -116,4 +120,4 @@ async def test_bound_elsewhere_every_name_is_answered(tmp_path: Path, bound: str
     """A scraper knows a service by its name or address in the network, a balancer by any."""
     async with served(tmp_path, None, Address(bound, 9464)) as ask:
         for host in ("lengthwise.monitoring.svc:9464", "10.42.0.7:9464", "localhost"):
-            assert (await ask("GET", "/status", Host=host))[0] == 200
+            assert (await ask("GET", "/api/exchanges", Host=host))[0] == 200
