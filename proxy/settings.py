@@ -20,7 +20,6 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
-from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
 
 import orjson
 
@@ -62,6 +61,7 @@ __all__ = [
     "ledger_path",
     "load",
     "load_policies",
+    "names_proxy",
     "to_json",
 ]
 
@@ -730,6 +730,10 @@ def _check_ledger(file: Path, mistakes: list[Mistake]) -> None:
 
 def _check_proxies(settings: Settings, environ: Mapping[str, str], mistakes: list[Mistake]) -> None:
     """Report variables that name a forward proxy which no connection could be made to."""
+    if not names_proxy(environ):
+        return
+    from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined] # noqa: PLC0415 -- see names_proxy
+
     bypass = {"no": environ.get("no_proxy", environ.get("NO_PROXY", ""))}
     variables: dict[str, None] = {}
     for upstream in settings.upstreams or ():
@@ -741,6 +745,11 @@ def _check_proxies(settings: Settings, environ: Mapping[str, str], mistakes: lis
         value = environ.get(variable)
         if value and not _is_proxy(value if "//" in value else f"http://{value}"):
             refuse("expected the URL of a forward proxy such as http://proxy.example:3128", variable, mistakes)
+
+
+def names_proxy(environ: Mapping[str, str]) -> bool:
+    """True when a variable may name a forward proxy; where none does, the reader of such variables is not even imported, for a quicker start."""
+    return any(name.lower().endswith("_proxy") for name in environ)
 
 
 def _is_proxy(url: str) -> bool:

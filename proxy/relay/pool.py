@@ -14,12 +14,11 @@ import ssl
 from collections.abc import Callable
 from time import monotonic_ns
 from urllib.parse import SplitResult, unquote, urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
 import aiohappyeyeballs
 
 from proxy.relay.upstream import Upstream
-from proxy.settings import Settings
+from proxy.settings import Settings, names_proxy
 from proxy.settings import Upstream as UpstreamSettings
 
 __all__ = ["Pool"]
@@ -151,7 +150,11 @@ class Pool:
 
     def _proxy(self) -> SplitResult | None:
         upstream = self.upstream
-        if not upstream.proxy_env or proxy_bypass_environment(f"{upstream.host}:{upstream.port}"):
+        if not (upstream.proxy_env and names_proxy(os.environ)):
+            return None
+        from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined] # noqa: PLC0415
+
+        if proxy_bypass_environment(f"{upstream.host}:{upstream.port}"):
             return None
         address = getproxies_environment().get(upstream.scheme)
         return urlsplit(address if "//" in address else f"http://{address}") if address else None
