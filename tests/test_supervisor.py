@@ -848,7 +848,7 @@ def test_the_admin_port_speaks_http() -> None:
         tag = re.search(rb"ETag: (\S+)", raw(served, b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n")).group(1)
         again = raw(served, b"GET / HTTP/1.1\r\nHost: localhost\r\nIf-None-Match: %b\r\n\r\n" % tag)
         assert again.startswith(b"HTTP/1.1 304 Not Modified\r\n")
-        foreign = raw(served, b"GET /status HTTP/1.1\r\nHost: evil.example\r\n\r\n")
+        foreign = raw(served, b"GET /api/state HTTP/1.1\r\nHost: evil.example\r\n\r\n")
         assert foreign.startswith(b"HTTP/1.1 421 ")
         code, text = served.get("/nothing")
         assert (code, json.loads(text)["error"]) == (404, "no such path")
