@@ -89,6 +89,8 @@ class _Supervisor:
         self.admin_server: asyncio.Server | None = None
         self._intake = unix(f"{directory}/intake")
         self._admin = unix(f"{directory}/admin")
+        # First, because a start waits for them alone.
+        self.workers = [self._worker(index) for index in range(settings.workers)]
         self.recorder = Child(
             "recorder",
             "proxy.recorder",
@@ -97,7 +99,6 @@ class _Supervisor:
             _RECORDER_SILENCE_LOOKS,
             niceness=_RECORDER_NICENESS,
         )
-        self.workers = [self._worker(index) for index in range(settings.workers)]
         self.others: list[Child] = []
         """Workers that are not counted on: they only start, or drain."""
 

@@ -11,6 +11,7 @@ from collections import defaultdict
 
 from proxy.record import ResponseFacts
 from proxy.wire.coding import Decoder, decoder
+from proxy.wire.dialects.alike import Alike
 from proxy.wire.dialects.base import Dialect, Reading
 from proxy.wire.sse import EventSplitter
 
@@ -55,6 +56,7 @@ class Observer:
         "_splitter",
         "_stride",
         "_unmeasured_bytes",
+        "usual",
     )
 
     def __init__(
@@ -69,6 +71,8 @@ class Observer:
     ) -> None:
         self._dialect = dialect
         """None once nothing more is read."""
+        self.usual: Alike | None = None
+        """While the stream is between events: the bytes of one that does nothing but bring a text."""
         self._event_stream = event_stream
         self._body_bytes = body_bytes
         self._body = bytearray()
@@ -94,15 +98,8 @@ class Observer:
             if self._decoder is None:
                 self._stop("content_encoding")
 
-    def text_of(self, data: bytes) -> str | None:
-        """The text of one whole event that does nothing but bring one; None for anything else. Nothing is taken yet."""
-        alike, splitter = self._reading.alike, self._splitter
-        if alike is None or not splitter.idle or self._dialect is None or self._decoder is not None:
-            return None
-        return alike.text_of(data) if len(data) - 2 <= splitter.event_bytes else None
-
     def take(self, text: str, size: int, at_ns: int) -> None:
-        """What `feed` does with such an event of `size` bytes, for who knows its text already."""
+        """What `feed` does with a usual event of `size` bytes, for who knows its text already."""
         # As `_stamp` and `_count_token`, without calling them for each token; an event like this one was read before.
         before_ns = self._end_ns
         if before_ns is not None and (self._max_gap_ns is None or at_ns - before_ns > self._max_gap_ns):
@@ -123,8 +120,7 @@ class Observer:
         """Take the body bytes of one read that arrived at `at_ns`."""
         if not data:
             return
-        text = self.text_of(data)
-        if text is not None:
+        if self.usual is not None and (text := self.usual.text_of(data)) is not None:
             self.take(text, len(data), at_ns)
             return
         self._stamp(at_ns)
@@ -144,6 +140,7 @@ class Observer:
                     self._measure_text()
                 if self._splitter.overflow:
                     self._stop("event_too_large")
+                self._find_usual()
             else:
                 self._read_body(data)
             if self._decoder is not None and self._decoder.failed:
@@ -182,6 +179,12 @@ class Observer:
             gap_ns = at_ns - before_ns
             if self._max_gap_ns is None or gap_ns > self._max_gap_ns:
                 self._max_gap_ns = gap_ns
+
+    def _find_usual(self) -> None:
+        alike, splitter = self._reading.alike, self._splitter
+        self.usual = alike if splitter.idle and self._decoder is None else None
+        if alike is not None:
+            alike.most_bytes = splitter.event_bytes
 
     def _measure_text(self) -> None:
         self._unmeasured_bytes = 0
@@ -229,7 +232,7 @@ class Observer:
 
     def _stop(self, degraded: str) -> None:
         self._degraded = self._degraded or degraded
-        self._dialect = None
+        self._dialect = self.usual = None
         self._body = bytearray()
         self._reading.texts = None
 

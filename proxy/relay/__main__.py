@@ -1,8 +1,11 @@
 """`python -m proxy.relay --control FD`: a relay worker, as the supervisor starts it."""
 
 import argparse
+import gc
 
-from proxy.relay.worker import run
+gc.disable()  # until it serves: what imports make stays, and looking for garbage in it is a twentieth of a start
+
+from proxy.relay.worker import run  # noqa: E402 -- see above
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m proxy.relay", description=__doc__)

@@ -72,51 +72,57 @@ _WHOLE = (End.COMPLETE, End.UPSTREAM_ERROR)
 
 
 class Exchange:
-    """See the module; made by a client connection when a request head is complete.
+    """See the module; made by a client connection when a request head is complete."""
 
-    Defaults are class attributes: an exchange sets what happens to it, which is half of them.
-    """
-
-    phase = _REQUEST
-    tunnel: Tunnel | None = None
-    _decision = _NO_DECISION
-    _body: list[bytes] | None = None
-    """The body as far as it came, while it is to be read before it is sent; then what is to be sent."""
-    _decoded = False
-    _request_bytes = 0
-    _request_complete = False
-    _request_complete_ns: int | None = None
-    _unsent: list[bytes] | None = None
-    """Body bytes that wait for a connection."""
-    _unsent_bytes = 0
-    _wrote_request = False
-    _usage_asked = False
-    _unasked: bytes | None = None
-    """The client's body while an upstream may still refuse what we added to it."""
-    _doubtful: bytearray | None = None
-    """Body of an answer that may refuse what we added, until it is known."""
-    _asked_again = False
-    """True when the client's own body was sent after an answer that seemed to refuse what we added."""
-    _upstream: Upstream | None = None
-    _upstream_blocked = False
-    _connecting: asyncio.Task[None] | None = None
-    _connect_started_ns: int | None = None
-    _connected_ns: int | None = None
-    _request_sent_ns: int | None = None
-    _headers_ns: int | None = None
-    _first_write_ns: int | None = None
-    _resend_count = 0
-    _repeated_ns: int | None = None
-    _response: ResponseHead | None = None
-    _status: int | None = None
-    _pending_head = b""
-    _chunked_to_client = False
-    _observer: Observer | None = None
-    _cutter: UsageCutter | None = None
-    _degraded: str | None = None
-    _response_bytes = 0
-    _client_blocked_ns = 0
-    _blocked_since_ns = 0
+    __slots__ = (
+        "_accepted_ns",
+        "_asked_again",
+        "_blocked_since_ns",
+        "_body",
+        "_chunked_to_client",
+        "_client",
+        "_client_blocked_ns",
+        "_connect_started_ns",
+        "_connected_ns",
+        "_connecting",
+        "_content_length",
+        "_cutter",
+        "_decision",
+        "_decoded",
+        "_degraded",
+        "_dialect",
+        "_doubtful",
+        "_facts",
+        "_first_write_ns",
+        "_head",
+        "_headers_ns",
+        "_observer",
+        "_pending_head",
+        "_pool",
+        "_repeated_ns",
+        "_request_bytes",
+        "_request_complete",
+        "_request_complete_ns",
+        "_request_sent_ns",
+        "_resend_count",
+        "_response",
+        "_response_bytes",
+        "_route",
+        "_started_unix_ns",
+        "_status",
+        "_trace",
+        "_unasked",
+        "_unsent",
+        "_unsent_bytes",
+        "_upstream",
+        "_upstream_blocked",
+        "_usage_asked",
+        "_worker",
+        "_wrote_request",
+        "id",
+        "phase",
+        "tunnel",
+    )
 
     def __init__(  # noqa: PLR0917 -- made in one place, for each exchange; names would cost
         self,
@@ -140,6 +146,46 @@ class Exchange:
         bits = random.getrandbits(352)
         self.id = f"{bits & _ID_MASK:024x}"
         self._trace = continue_trace(traceparent, route.tracestate, bits >> 96, worker.sample_ratio)
+        self.phase = _REQUEST
+        self.tunnel: Tunnel | None = None
+        self._decision = _NO_DECISION
+        self._body: list[bytes] | None = None
+        """The body as far as it came, while it is to be read before it is sent; then what is to be sent."""
+        self._decoded = False
+        self._request_bytes = 0
+        self._request_complete = False
+        self._request_complete_ns: int | None = None
+        self._unsent: list[bytes] | None = None
+        """Body bytes that wait for a connection."""
+        self._unsent_bytes = 0
+        self._wrote_request = False
+        self._usage_asked = False
+        self._unasked: bytes | None = None
+        """The client's body while an upstream may still refuse what we added to it."""
+        self._doubtful: bytearray | None = None
+        """Body of an answer that may refuse what we added, until it is known."""
+        self._asked_again = False
+        """True when the client's own body was sent after an answer that seemed to refuse what we added."""
+        self._upstream: Upstream | None = None
+        self._upstream_blocked = False
+        self._connecting: asyncio.Task[None] | None = None
+        self._connect_started_ns: int | None = None
+        self._connected_ns: int | None = None
+        self._request_sent_ns: int | None = None
+        self._headers_ns: int | None = None
+        self._first_write_ns: int | None = None
+        self._resend_count = 0
+        self._repeated_ns: int | None = None
+        self._response: ResponseHead | None = None
+        self._status: int | None = None
+        self._pending_head = b""
+        self._chunked_to_client = False
+        self._observer: Observer | None = None
+        self._cutter: UsageCutter | None = None
+        self._degraded: str | None = None
+        self._response_bytes = 0
+        self._client_blocked_ns = 0
+        self._blocked_since_ns = 0
 
     # -- the request, from the client ---------------------------------------------------------------------------------
 
@@ -392,6 +438,7 @@ class Exchange:
             headers.append((b"Transfer-Encoding", b"chunked"))
             self._chunked_to_client = True
         self._pending_head = self._client_head(head.status, head.reason, headers, keep_alive)
+        head.headers.clear()  # of what a stream holds while it is open they would be the most
 
     def _client_keeps(self) -> bool:
         """True when the client's connection can carry another request after this one, as far as is known now."""
@@ -430,8 +477,13 @@ class Exchange:
         observer, cutter = self._observer, self._cutter
         if observer is None:
             return
-        text = observer.text_of(body)
-        if text is not None and not (complete or self._pending_head) and (cutter is None or cutter.idle):
+        usual = observer.usual
+        if (
+            usual is not None
+            and not (complete or self._pending_head)
+            and (cutter is None or cutter.idle)
+            and (text := usual.text_of(body)) is not None
+        ):
             # One more token: nothing is to be cut of it, held, or read. A call that is spared here is spared for each.
             size = len(body)
             self._response_bytes += size

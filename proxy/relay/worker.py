@@ -267,9 +267,9 @@ async def _serve(control_fd: int) -> None:
     outbox = Outbox(init["intake"], hello, totals)
     worker = control.worker = Worker(settings, rules.parse(init["policy"]), outbox)
     await worker.listen(socket.socket(fileno=init["listen_fd"]))
-    # What start-up made lives as long as the process: the collector need not look at it again.
-    gc.collect()
+    # What start-up made lives as long as the process: the collector need not look at it.
     gc.freeze()
+    gc.enable()
     # An exchange leaves no cycles, so collections find nothing; they only cost, some 4 % of a request by default.
     gc.set_threshold(50_000, 20, 20)
     control.send({"ready": True})

@@ -19,17 +19,19 @@ _PROBE = "lengthwise"
 class Alike:
     """Bytes around the text of an event as servers mostly send one, in one `data:` line."""
 
-    __slots__ = ("_after", "_before", "_begin", "_between", "_end")
+    __slots__ = ("_after", "_before", "_begin", "_between", "_end", "most_bytes")
 
     def __init__(self, before: bytes, between: str, after: bytes) -> None:
         """Make it of what stands before the text, between it and the padding (empty without one), and after them; quotes included."""
         self._before, self._between, self._after = b"data: " + before, between, after + b"\n\n"
         self._begin, self._end = len(self._before), -len(self._after)
+        self.most_bytes = 0
+        """Of an event whose text is told, but for its blank line; whoever bounds events says it."""
 
     def text_of(self, data: bytes) -> str | None:
         """The text in `data`, when that is one such event; None for what has to be parsed, among it every text with escapes."""
         begin, end = self._begin, self._end
-        if data[:begin] != self._before or data[end:] != self._after:
+        if data[:begin] != self._before or data[end:] != self._after or len(data) - 2 > self.most_bytes:
             return None
         try:
             text = data[begin:end].decode()

@@ -15,12 +15,19 @@ CHAT, COMPLETIONS = match(b"/v1/chat/completions"), match(b"/v1/completions")
 def learned(data: bytes) -> Alike | None:
     """What events like this one have in common."""
     chunk = orjson.loads(data)
-    return alike_to(data, chunk, chunk["choices"][0]["delta"], "content")
+    alike = alike_to(data, chunk, chunk["choices"][0]["delta"], "content")
+    if alike is not None:
+        alike.most_bytes = MOST_BYTES
+    return alike
 
 
 def chunk(content: str, **more: object) -> bytes:
     """An event of a chat completion."""
     return b"data: " + orjson.dumps({"choices": [{"index": 0, "delta": {"content": content}}], **more}) + b"\n\n"
+
+
+MOST_BYTES = 200
+ROOM = MOST_BYTES + 2 - len(chunk(""))
 
 
 def data_of(event: bytes) -> bytes:
@@ -34,6 +41,8 @@ def data_of(event: bytes) -> bytes:
         (chunk("two"), "two"),
         (chunk("héé 世界 😀"), "héé 世界 😀"),
         (chunk(""), None),  # no token
+        (chunk("x" * ROOM), "x" * ROOM),
+        (chunk("x" * (ROOM + 1)), None),  # longer than is read
         (chunk('a "quote"'), None),
         (chunk("a\\b"), None),
         (chunk("line\n"), None),
