@@ -28,7 +28,7 @@ COLOURS = {
     "portkey": "#8b6fc9",
 }
 """Of the candidates that are shown; readable on white and on black."""
-WIDTH, LEFT, RIGHT, LANE, GAP, TOP = 880, 250, 90, 13, 12, 78
+WIDTH, LEFT, RIGHT, LANE, GAP, TOP = 880, 250, 130, 13, 12, 78
 STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #768390 } .strong { font-size: 13px; font-weight: 650 } .small { font-size: 10.5px }
 .grid { stroke: #768390; stroke-opacity: .25 } .one { stroke: #768390; stroke-width: 1.5 } .bound { stroke: #e5534b; stroke-width: 2 }
