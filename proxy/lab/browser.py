@@ -24,7 +24,9 @@ def show(url: str, environ: Mapping[str, str]) -> bool:
     if not sys.stdout.isatty() or not _has_screen(environ, sys.platform):
         return False
     quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-    options = {"args": [sys.executable, "-c", _OPEN, url], "env": environ, "start_new_session": True, **quiet}
+    # The folder that we were started in may hold a shlex.py of its own.
+    command = [sys.executable, "-P", "-c", _OPEN, url]
+    options = {"args": command, "env": environ, "start_new_session": True, **quiet}
     threading.Thread(target=subprocess.run, kwargs=options, daemon=True).start()
     return True
 

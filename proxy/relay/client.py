@@ -289,8 +289,10 @@ class Client(asyncio.Protocol):
         self._raw_head = b""
         rest = raw[end:]
         parser.feed(data[: end - before])
-        if not parser.complete:  # empty lines before a request (RFC 9112 2.2)
-            return rest
+        if (
+            not parser.complete
+        ):  # empty lines before a request (RFC 9112 2.2): all at once, each would copy what follows it
+            return rest.lstrip(b"\r\n")
         self._head_parser = None
         raw = raw[:end]
         head = parser.head(raw, worker.interesting)

@@ -32,7 +32,7 @@ from playwright.sync_api import Browser, Page, expect
 from proxy.policy.rules import parse
 from proxy.recorder.page.caps import CAPS_TOKENS
 from tests.support.browser import browser, visit
-from tests.support.ledgers import write_ledger
+from tests.support.ledgers import make_row, write_ledger
 from tests.support.otlp import wait_until
 from tests.support.serve import ROOT, Served, serving
 from tests.support.traffic import ledger_rows
@@ -408,6 +408,24 @@ def test_without_traffic_it_says_what_to_do_next(chromium: Browser, provider: st
         served.process.wait(60)
         page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
         expect(page.locator("#notice")).to_contain_text("Is lengthwise serve running?")
+
+
+def test_answers_longer_than_every_cap_are_shown(chromium: Browser, provider: str, tmp_path: Path) -> None:
+    """Each of its caps would have cut them: it begins with the highest."""
+    row = make_row(
+        started_at=time.time() - 10,
+        output_tokens=60_000,
+        decoded_tokens=60_000,
+        requested_max_tokens=None,
+        forwarded_max_tokens=None,
+    )
+    ledger = write_ledger(tmp_path / "long.sqlite", [row])
+    with serving(_settings(provider, ledger={"path": str(ledger)})) as served:
+        wait_until(lambda: _api(served, "state")["restored"] == 1)
+        with visit(chromium, f"{served.admin_url}/") as visited:
+            _live(visited.page)
+            expect(visited.page.locator("#cap-says")).to_contain_text(f"A cap of {max(CAPS_TOKENS):,} tokens")
+        assert visited.complaints == []
 
 
 def test_with_a_token_it_asks_for_it(chromium: Browser, provider: str) -> None:

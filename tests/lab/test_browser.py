@@ -46,6 +46,14 @@ def test_on_a_desktop_the_page_opens(opened: Path) -> None:
     assert opened.read_text() == URL
 
 
+def test_what_lies_in_this_folder_is_not_run(opened: Path) -> None:
+    """A file named like a module of Python's may be anybody's."""
+    (opened.parent / "webbrowser.py").write_text("raise SystemExit\n")
+    with terminal(), contextlib.chdir(opened.parent):
+        assert browser.show(URL, _desktop(BROWSER=f"{opened.parent}/browser %s &"))
+        wait_until(opened.exists)
+
+
 @pytest.mark.parametrize("changes", [{"DISPLAY": ""}, {"CI": "true"}, {"SSH_CONNECTION": "10.0.0.1 1 10.0.0.2 22"}])
 def test_where_nobody_sees_a_screen_nothing_is_started(changes: dict[str, str]) -> None:
     """A server, a job, a remote shell."""

@@ -322,8 +322,8 @@ MUTANTS = (
     Mutant(
         "a head of another connection brings that one's trace",
         CLIENT,
-        "            self._begin(route, content_length, traceparent or route.traceparent, at_ns)\n",
-        "            self._begin(route, content_length, route.traceparent, at_ns)\n",
+        "            self._begin(route, content_length, traceparent or route.traceparent, rest, at_ns)\n",
+        "            self._begin(route, content_length, route.traceparent, rest, at_ns)\n",
         _relay("client", "known_from_other"),
     ),
 )

@@ -308,6 +308,19 @@ async def test_a_head_is_known_from_other_connections_and_means_there_what_it_me
         assert [route.app for _, route in served.worker.known_heads] == list("1654")
 
 
+async def test_empty_lines_before_a_request_are_read_in_linear_time():
+    """Sixteen megabytes of them in one read; a quadratic reader would not come back."""
+    async with Provider(echo) as provider, relay(provider.url) as served:
+        client = await served.connect()
+        await client.send(b"\r\n\r\n")
+        while not any(each._head_parser for each in served.worker.clients):
+            await asyncio.sleep(0)
+        (connection,) = served.worker.clients
+        connection.data_received(b"\r\n" * (8 << 20))
+        await client.send(GET % 1)
+        assert (await client.message()).body == b"/1"
+
+
 async def test_a_repeated_head_is_not_taken_for_a_longer_one():
     """The known head as the beginning of another one, cut anywhere."""
     request = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"

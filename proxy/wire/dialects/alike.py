@@ -14,6 +14,7 @@ __all__ = ["Alike", "alike_to"]
 
 _PADDING = "obfuscation"
 _PROBE = "lengthwise"
+_LF = b"\n"
 
 
 class Alike:
@@ -26,12 +27,12 @@ class Alike:
         self._before, self._between, self._after = b"data: " + before, between, after + b"\n\n"
         self._begin, self._end = len(self._before), -len(self._after)
         self.most_bytes = 0
-        """Of an event whose text is told, but for its blank line; whoever bounds events says it."""
+        """Of an event whose text is told; whoever bounds events says it. Of all bounds that of the cutter, which must see what it lets go of."""
 
     def text_of(self, data: bytes) -> str | None:
         """The text in `data`, when that is one such event; None for what has to be parsed, among it every text with escapes."""
         begin, end = self._begin, self._end
-        if data[:begin] != self._before or data[end:] != self._after or len(data) - 2 > self.most_bytes:
+        if data[:begin] != self._before or data[end:] != self._after or len(data) > self.most_bytes:
             return None
         try:
             text = data[begin:end].decode()
@@ -54,30 +55,37 @@ def alike_to(data: bytes, chunk: dict[str, Any], holder: dict[str, Any], name: s
         holder: The object in it whose member `name` is the text.
         name: See there.
     """
-    text, padding = holder[name], chunk.get(_PADDING, "")
+    text, padding = holder[name], chunk.get(_PADDING)
+    if type(padding) is not str:
+        padding = ""
+    if _LF in data:  # of several `data:` lines
+        return None
     before, _, after = data.partition(_string(text))
     between = b""
-    is_padded = type(padding) is str and padding != ""
-    if is_padded:
+    if padding:
         between, _, after = after.partition(_string(padding))
         between = b'"%b"' % between
     before, after = before + b'"', b'"' + after
-    # Put another text there, and see that nothing else is another.
-    other = _PROBE.encode()
-    holder[name] = _PROBE
-    if is_padded:
-        chunk[_PADDING] = _PROBE
-        other += between + other
+    # Put another text there, whatever it is, and see that nothing else is another.
+    other = _bytes(text + _PROBE)
+    holder[name] = text + _PROBE
+    if padding:
+        chunk[_PADDING] = padding + _PROBE
+        other += between + _bytes(padding + _PROBE)
     try:
         is_alike = orjson.loads(before + other + after) == chunk
-    except orjson.JSONDecodeError:
+    except (orjson.JSONDecodeError, RecursionError):  # orjson nests deeper than Python compares
         is_alike = False
     holder[name] = text
-    if is_padded:
+    if padding:
         chunk[_PADDING] = padding
     return Alike(before, between.decode(), after) if is_alike else None
 
 
 def _string(text: str) -> bytes:
     """A JSON string that needs no escapes; what needs some, or has no bytes, is found nowhere."""
-    return b'"%b"' % text.encode("utf-8", "replace")
+    return b'"%b"' % _bytes(text)
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "replace")

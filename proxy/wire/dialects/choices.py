@@ -214,8 +214,10 @@ def _learn(event: Event, chunk: dict[str, Any], holder: dict[str, Any], name: st
     if event[0] is not None or choice.get("finish_reason") or any(chunk.get(other) for other in _MORE):
         return
     reading.alike_tries -= 1
-    reading.alike = alike_to(event[1], chunk, holder, name)
-    reading.alike_choice = _open(choice.get("index"), reading)
+    alike, index = alike_to(event[1], chunk, holder, name), _open(choice.get("index"), reading)
+    # Of a text with escapes nothing is learnt, and nothing forgotten; a choice that is not followed would have to be opened each time.
+    if alike is not None and index in reading.open_choices:
+        reading.alike, reading.alike_choice = alike, index
 
 
 def read_body(body: bytes, reading: Reading) -> None:

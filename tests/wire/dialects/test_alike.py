@@ -1,13 +1,17 @@
 """What an event brings can be told by its bytes only where parsing it would say the same."""
 
+from collections.abc import Iterable
+
 import orjson
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.observe.observer import Observer
+from proxy.record import ResponseFacts
 from proxy.wire.dialects import match
 from proxy.wire.dialects.alike import Alike, alike_to
+from proxy.wire.sse import UsageCutter
 
 CHAT, COMPLETIONS = match(b"/v1/chat/completions"), match(b"/v1/completions")
 
@@ -27,7 +31,7 @@ def chunk(content: str, **more: object) -> bytes:
 
 
 MOST_BYTES = 200
-ROOM = MOST_BYTES + 2 - len(chunk(""))
+ROOM = MOST_BYTES - len(chunk(""))
 
 
 def data_of(event: bytes) -> bytes:
@@ -91,6 +95,9 @@ def test_a_padding_may_differ_too(event, text):
         b'{"choices":[{"delta":{"content":"\\n"}}]}',
         b'{"obfuscation":"ab","choices":[{"delta":{"content":"m"}}]}',  # the padding comes first
         b'{"choices":[{"delta":{"content":"\\ud800"}}]}',
+        b'{"id":"lengthwise","choices":[{"delta":{"content":"lengthwise"}}]}',  # what is put there to try it
+        b'{"choices":[{"delta":{"content":"a"}}],"model":"lengthwise","obfuscation":"lengthwise"}',
+        b'{\n"choices":[{"delta":{"content":"a"}}]}',  # of two lines, which one line is not
     ],
 )
 def test_where_the_text_stands_has_to_be_sure(data):
@@ -101,6 +108,13 @@ def test_where_the_text_stands_has_to_be_sure(data):
     before = orjson.dumps(parsed, default=str) if b"ud800" not in data else None
     assert alike_to(data, parsed, parsed["choices"][0]["delta"], "content") is None
     assert before is None or orjson.dumps(parsed) == before  # it is as it was
+
+
+def test_a_padding_that_is_no_text_is_none():
+    """It is as fixed as the rest."""
+    alike = learned(data_of(chunk("one", obfuscation={"a": 1})))
+    assert alike is not None
+    assert alike.text_of(chunk("two", obfuscation={"a": 1})) == "two"
 
 
 def test_what_was_parsed_is_left_as_it_was():
@@ -132,21 +146,69 @@ def event_of(kind: dict[str, object], path: str) -> bytes:
     return b"data: " + orjson.dumps(data) + b"\n\n"
 
 
+def read(
+    events: Iterable[bytes], path: str = "chat", *, tries: int = 4, event_bytes: int = 1 << 20
+) -> tuple[ResponseFacts, list[str] | None]:
+    """Facts and texts of a stream, one event in each read; with no tries every event is parsed."""
+    observer = Observer(
+        CHAT if path == "chat" else COMPLETIONS,
+        event_stream=True,
+        content_encoding="",
+        event_bytes=event_bytes,
+        body_bytes=1 << 20,
+    )
+    observer._reading.alike_tries = tries
+    for number, event in enumerate(events):
+        observer.feed(event, number)
+    return observer.finish(1000), observer.texts()
+
+
 @given(st.lists(kinds, max_size=30), st.sampled_from(["chat", "completions"]), st.sampled_from([66, 80, 1 << 20]))
 @example([{"index": 0, "content": "a"}, {"index": 0, "content": "a"}, {"index": 0, "content": "b" * 9}], "chat", 80)
-def test_facts_and_texts_are_those_of_parsing_every_event(events, path, bound):
+def test_facts_and_texts_are_those_of_parsing_every_event(kinds, path, bound):
     """Whatever the events are, what is told by bytes is what parsing tells, stamps included."""
-    found = []
-    for tries in (4, 0):
-        observer = Observer(
-            CHAT if path == "chat" else COMPLETIONS,
-            event_stream=True,
-            content_encoding="",
-            event_bytes=bound,
-            body_bytes=1 << 20,
-        )
-        observer._reading.alike_tries = tries
-        for number, kind in enumerate(events):
-            observer.feed(event_of(kind, path), number)
-        found.append((observer.finish(1000), observer.texts()))
-    assert found[0] == found[1]
+    events = [event_of(kind, path) for kind in kinds]
+    assert read(events, path, event_bytes=bound) == read(events, path, event_bytes=bound, tries=0)
+
+
+def test_so_are_those_of_more_choices_than_are_followed():
+    """One that is not followed while others are open is so when they have ended: each of its events counts."""
+
+    def event(index: int, **more: object) -> bytes:
+        choice = {"index": index, "delta": {"content": "a"}} | more
+        return b"data: " + orjson.dumps({"choices": [choice]}) + b"\n\n"
+
+    events = [event(index, delta={"role": "assistant"}) for index in range(1024)]
+    events += [event(1024), *(event(index, finish_reason="stop") for index in range(1024)), event(1024)]
+    assert read(events) == read(events, tries=0)
+
+
+def test_so_are_those_of_an_event_that_is_nested_deeper_than_is_compared():
+    """It is parsed, and so is every one like it."""
+    events = [chunk(text, more=0).replace(b"0}\n", b"[" * 1000 + b"]" * 1000 + b"}\n") for text in ("one", "two")]
+    facts, texts = read(events)
+    assert (facts.degraded, facts.generated_events, texts) == (None, 2, ["onetwo"])
+    assert (facts, texts) == read(events, tries=0)
+
+
+def test_texts_with_escapes_take_nothing_away():
+    """Many answers begin with a word and a line's end, and go on for long."""
+    observer = Observer(CHAT, event_stream=True, content_encoding="", event_bytes=1 << 20, body_bytes=1 << 20)
+    for event in (chunk("one"), *[chunk("\n")] * 9):
+        observer.feed(event, 1)
+    assert observer.usual is not None
+    assert observer.usual.text_of(chunk("two")) == "two"
+
+
+@pytest.mark.parametrize("more", range(-3, 4))
+def test_what_a_cutter_lets_go_of_is_not_told_by_its_bytes(more):
+    """It would pass the cutter, which would go on cutting or not as the reads happen to be."""
+    first, event = chunk("a"), chunk("b" * 100)
+    observer = Observer(CHAT, event_stream=True, content_encoding="", event_bytes=len(event) + more, body_bytes=1 << 20)
+    cutter = UsageCutter(CHAT.is_extra_usage, len(event) + more)
+    observer.feed(first, 1)
+    assert cutter.feed(first) == first
+    assert observer.usual is not None
+    told = observer.usual.text_of(event) is not None
+    assert cutter.feed(event) == event
+    assert told == (cutter.degraded is None)

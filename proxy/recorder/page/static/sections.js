@@ -71,7 +71,8 @@ export function showHealth(state, figures) {
   if (!alive) troubles.push("no worker is connected");
   const also = troubles.length ? [" ", marked(`${troubles.join("; ").replace(/^./, (letter) => letter.toUpperCase())}.`)] : [];
   const by = ["upstream", "client", "proxy"].filter((fault) => faults[fault]).map((fault) => `${count(faults[fault])} by the ${fault}`);
-  const next = filtered() ? "Choose others above, or a longer time." : first(state.listen, !exchanges);
+  const begin = first(state.listen, !exchanges && !filtered());
+  const next = filtered() ? "Choose others above, or a longer time." : begin;
   if (!exchanges) say($("healthy"), `No exchange ${filtered() ? "of these " : ""}ended in ${words.last(window_s)}. ${next}`, ...also);
   else if (!wrong) say($("healthy"), `Yes: ${plural(exchanges, "exchange", "exchanges")} in ${words.last(window_s)}, none went wrong.`, ...also);
   else say($("healthy"), marked(`${count(wrong)} of ${plural(exchanges, "exchange", "exchanges")} went wrong`), ` (${percent(wrong / exchanges)}): ${by.join(", ")}.`, ...also);
@@ -302,9 +303,9 @@ export function chooseCap() {
 export function showCaps(figures, caps) {
   latest = { figures, caps };
   const list = caps.caps;
-  // Until somebody chooses: the lowest cap that would newly have cut next to nobody.
+  // Until somebody chooses: the lowest cap that would newly have cut next to nobody, or the highest where all cut more.
   if (asked.has("cap")) capTokens = Number(asked.get("cap")) || capTokens;
-  else if (caps.complete) capTokens = list.find((each) => each.newly_cut_share <= LITTLE).cap;
+  else if (caps.complete) capTokens = (list.find((each) => each.newly_cut_share <= LITTLE) ?? list.at(-1)).cap;
   const place = Math.max(list.findIndex((each) => each.cap >= capTokens), 0), chosen = list[place];
   // As far as a cap changes anything, and a little further.
   const shown = list.slice(0, Math.max(list.findLastIndex((each) => each.longer) + 4, place + 1, 12));
