@@ -90,7 +90,12 @@ class Child:
     @property
     def is_ready(self) -> bool:
         """True when it said so, and something lately."""
-        return self.ready and time.monotonic() - self.heartbeat_s < _HEARTBEAT_S
+        return self.ready and self.silence_s < _HEARTBEAT_S
+
+    @property
+    def silence_s(self) -> float:
+        """Time since it last said anything."""
+        return time.monotonic() - self.heartbeat_s
 
     def look(self) -> None:
         """Once a second: end it when it hangs.

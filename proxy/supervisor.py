@@ -51,6 +51,8 @@ _RECORDER_NICENESS = 10
 """Where workers want its processor it gets about a tenth of it, and drops what it cannot take: traffic never pays for records."""
 _RECORDER_START_S = 5.0
 """The recorder's first start takes about one second, mostly imports."""
+_RECORDER_SILENCE_S = 10.0
+"""A slow disk, or a processor that workers want, may keep it from speaking for some seconds; who asks waits so long, and no longer."""
 _ADMIN_HEAD_BYTES = 8192
 _HEAD = re.compile(
     rb"[A-Z]+ /[\w./%~-]*(?:\?[!-~]*)? HTTP/1\.[01]\r\n(?:[\w!#$%&'*+.^`|~-]+:[\t -~\x80-\xff]*\r\n)*\r\n", re.ASCII
@@ -335,10 +337,12 @@ class _Supervisor:
             # Traffic does not wait for the recorder to start; whoever asks for metrics in the first second may.
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.recorder.first_ready.wait(), _RECORDER_START_S)
-            if self.recorder.is_ready:
-                await self._relay(head, writer)
+            if not self.recorder.ready:
+                await _reply(writer, method, 503, _NO_RECORDER)
+            elif self.recorder.silence_s > _RECORDER_SILENCE_S:
+                await _reply(writer, method, 503, _SILENT_RECORDER)
             else:
-                await _reply(writer, method, 503, _SILENT_RECORDER if self.recorder.ready else _NO_RECORDER)
+                await self._relay(head, writer)
 
     async def _relay(self, head: bytes, writer: asyncio.StreamWriter) -> None:
         """The recorder answers; one request for each connection, so that nothing has to be parsed on the way back.

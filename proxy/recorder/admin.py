@@ -5,7 +5,7 @@ the local socket served here. Nothing here shows content, a key or a path of an 
 
 On loopback `/api/`, which tells of single exchanges, answers to a loopback name or address alone: else any page of the web could give its
 own name this address (DNS rebinding), and read them through the browser of whoever visits it. A port that is bound elsewhere is asked by
-names that only its network knows.
+names that we cannot know: its token guards it.
 
 Source: ARCHITECTURE.md 7 "Admin".
 """

@@ -3,7 +3,8 @@
 Layer: relay. Between one client connection and one upstream connection; every callback of either ends up here. Nothing
 awaits: each method does what its bytes allow and returns.
 
-Order on the way back: stamp, write, observe. Whatever ends an exchange goes through `_over`, which takes the state out
+Order on the way back: stamp, write, observe; only whether an event is the usual one is told, by its bytes, before it is written, because
+then nothing can have to be cut from it. Whatever ends an exchange goes through `_over`, which takes the state out
 of the way first, so that the second end finds nothing to do (ARCHITECTURE.md 5.5).
 """
 

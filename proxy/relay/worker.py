@@ -60,7 +60,7 @@ class Worker:
         )
         self.clients: set[Client] = set()
         self.known_heads: list[tuple[KnownHead, Route]] = []
-        """Of the connections' heads that differ, the ones read last; for `Client`."""
+        """Of the connections' heads that differ, the ones read last, while there are connections; for `Client`."""
         self.draining = False
         self.linger_ns = 0
         """While draining, how long an idle connection may still bring a request."""
@@ -121,6 +121,8 @@ class Worker:
     def client_gone(self, client: Client) -> None:
         """A client's connection ended."""
         self.clients.discard(client)
+        if not self.clients:
+            self.known_heads.clear()  # they hold what was sent in them, keys too
         if self.draining:
             self._check_idle()
 

@@ -298,6 +298,7 @@ async def test_a_head_is_known_from_other_connections_and_means_there_what_it_me
             head = b"POST /v1/files HTTP/1.1\r\nHost: a\r\nx-lengthwise-app: %d\r\ntraceparent: 00-%032x-%016x-01\r\n"
             return head % (app, trace, trace) + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
 
+        another = await served.connect()
         for number, app in enumerate([1, 1, 2, 1, 3, 4, 5, 6, 1], 1):
             body = b"x" * number
             assert (await served.ask(post(body, app, number))).body == body
@@ -306,6 +307,9 @@ async def test_a_head_is_known_from_other_connections_and_means_there_what_it_me
         assert [record.request_bytes for record in records] == list(range(1, 10))
         assert [record.trace_id for record in records] == [f"{number:032x}" for number in range(1, 10)]
         assert [route.app for _, route in served.worker.known_heads] == list("1654")
+        await another.close()
+        await served.settled()
+        assert served.worker.known_heads == []  # nobody is connected, so nothing of anybody is kept
 
 
 async def test_empty_lines_before_a_request_are_read_in_linear_time():
