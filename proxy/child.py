@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -56,7 +57,7 @@ class Child:
             fds: Further files that it inherits.
             init: Makes its first line, at each start.
             silence_looks: It hangs when it said nothing for so many looks.
-            niceness: How far it stands back behind us where both want the same processor (nice(2)).
+            niceness: How far it stands back behind us, once it is ready, where both want the same processor (nice(2)).
         """
         self.name = name
         self.ready = False
@@ -146,6 +147,7 @@ class Child:
             async for line in reader:
                 self.heartbeat_s, self._silent = time.monotonic(), 0
                 if "ready" in orjson.loads(line):
+                    self._stand_back()
                     self.ready = True
                     self.first_ready.set()
         except (OSError, ValueError):
@@ -156,11 +158,23 @@ class Child:
             self._writer = None
         return await self.process.wait()
 
+    def _stand_back(self) -> None:
+        """Once it has started: a start that waits for whoever else wants the processor could take for ever."""
+        assert self.process is not None
+        if not self._niceness:
+            return
+        with suppress(OSError):  # it is gone already, or a sandbox forbids it: then it runs like any other
+            niceness = os.getpriority(os.PRIO_PROCESS, 0) + self._niceness
+            # Linux has a niceness for each thread; those to come take after the one that makes them.
+            tasks = Path(f"/proc/{self.process.pid}/task")
+            for thread in [int(task.name) for task in tasks.iterdir()] if tasks.is_dir() else [self.process.pid]:
+                os.setpriority(os.PRIO_PROCESS, thread, niceness)
+
     async def _start(self, control_fd: int) -> asyncio.subprocess.Process:
         # They inherit the mask: from its first instruction on, a child is deaf to what it must not act upon.
         signal.pthread_sigmask(signal.SIG_BLOCK, _DEAF)
         try:
-            process = await asyncio.create_subprocess_exec(
+            return await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-P",  # the folder that we were started in may hold a proxy.py or json.py of its own
                 "-m",
@@ -173,8 +187,3 @@ class Child:
             )
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _DEAF)
-        if self._niceness:
-            with suppress(OSError):  # it is gone already, or a sandbox forbids it: then it runs like any other
-                # While it has one thread, which those that it makes take after.
-                os.setpriority(os.PRIO_PROCESS, process.pid, os.getpriority(os.PRIO_PROCESS, 0) + self._niceness)
-        return process

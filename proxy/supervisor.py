@@ -49,7 +49,7 @@ _RECORDER_SILENCE_LOOKS = 60
 """Nothing waits for the recorder, and a disk that stalls is no reason to lose what it holds."""
 _RECORDER_NICENESS = 10
 """Where workers want its processor it gets about a tenth of it, and drops what it cannot take: traffic never pays for records."""
-_RECORDER_START_S = 5.0
+_RECORDER_START_S = 15.0
 """The recorder's first start takes about one second, mostly imports."""
 _RECORDER_SILENCE_S = 10.0
 """A slow disk, or a processor that workers want, may keep it from speaking for some seconds; who asks waits so long, and no longer."""

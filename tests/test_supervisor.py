@@ -770,7 +770,7 @@ def test_a_signal_during_the_start_ends_it(tmp_path: Path, number: signal.Signal
 async def test_children_that_are_only_being_started_leave_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Told to leave before the system has made their processes, none is waited for and killed."""
     settings = Settings(
-        timeouts=Timeouts(drain_s=0.1), ledger=Ledger(None), telemetry=Telemetry(traces="none", metrics="none")
+        timeouts=Timeouts(drain_s=60), ledger=Ledger(None), telemetry=Telemetry(traces="none", metrics="none")
     )
     with socket.create_server(("127.0.0.1", 0)) as listener:
         started = _Supervisor(settings, EMPTY, Listeners(listener, listener, {}), str(tmp_path))

@@ -8,6 +8,7 @@ in its refusal. The credential is sent in one header and appears in no message.
 """
 
 import os
+import re
 import time
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ from proxy.observe.observer import Observer
 from proxy.record import Decision, End, ExchangeRecord, RequestFacts, ResponseFacts
 from proxy.wire.dialects.chat_completions import ChatCompletions
 
-__all__ = ["AskError", "Asker", "LimitField", "Provider", "StatusError", "session"]
+__all__ = ["AskError", "Asker", "LimitError", "LimitField", "Provider", "StatusError", "session"]
 
 LimitField = Literal["max_tokens", "max_completion_tokens"]
 
@@ -31,10 +32,16 @@ _CONNECT_S: Final = 10.0
 _SILENCE_S: Final = 120.0
 _REFUSAL_BYTES: Final = 4096
 _SAID_CHARS: Final = 300
+_FORWARDED = re.compile(r"forwarded=(\d+)")
+"""In the header by which Lengthwise says what a rule did."""
 
 
 class AskError(LengthwiseError):
     """No whole answer; the message says why, and holds no credential."""
+
+
+class LimitError(AskError):
+    """The limit that was asked for is not the one that was in force, so whatever is measured says nothing of it."""
 
 
 class StatusError(AskError):
@@ -88,6 +95,7 @@ class Asker:
 
         Raises:
             StatusError: the provider answered with an error status.
+            LimitError: a rule of a Lengthwise on the way changed the limit.
             AskError: it did not answer, or not to the end.
         """
         provider = self.provider
@@ -115,6 +123,7 @@ class Asker:
                 headers_ns = time.monotonic_ns()
                 if response.status != 200:
                     raise await self._refused(response, credential)
+                _check_limit(response.headers.get("x-lengthwise-policy", ""), max_tokens)
                 streamed = response.content_type == "text/event-stream"
                 observer = Observer(
                     _CHAT,
@@ -207,6 +216,14 @@ class Asker:
             first_write_ns=None,
             client_blocked_ns=0,
             estimated_output_tokens=None if counted else facts.generated_events,
+        )
+
+
+def _check_limit(policy: str, max_tokens: int) -> None:
+    forwarded = _FORWARDED.search(policy)
+    if forwarded is not None and int(forwarded[1]) != max_tokens:
+        raise LimitError(
+            f"a rule of Lengthwise on the way made {forwarded[1]} of the limit {max_tokens} ({policy}): probe past it, or without that rule"
         )
 
 

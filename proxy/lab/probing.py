@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from proxy.evidence.paired import Sample
-from proxy.lab.asking import Asker, AskError, Provider, StatusError, session
+from proxy.lab.asking import Asker, AskError, LimitError, Provider, StatusError, session
 from proxy.lab.budget import Budget
 from proxy.record import ExchangeRecord
 
@@ -173,7 +173,7 @@ class _Run:
         outcome = self._outcome
         try:
             record = await self._ask(max_tokens)
-        except _LimitIgnoredError:
+        except LimitError:
             raise
         except AskError as error:
             outcome.failures.append(str(error))
@@ -237,14 +237,10 @@ class _Run:
                 self._given_back.notify_all()
             self._advance()
         if output > max_tokens:
-            raise _LimitIgnoredError(
+            raise LimitError(
                 f"the provider does not keep its limit: {output} tokens with {self._asker.provider.field} {max_tokens}"
             )
         return record
-
-
-class _LimitIgnoredError(AskError):
-    """An answer longer than its limit: neither a probe of limits nor its budget means anything then."""
 
 
 def _first(errors: BaseExceptionGroup[AskError]) -> AskError:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from aiohttp import web
 
-from proxy.lab.asking import Asker, AskError, Provider, StatusError, session
+from proxy.lab.asking import Asker, AskError, LimitError, Provider, StatusError, session
 from proxy.lab.simulator import SimulatorOptions, make_app, serving
 from tests.support.odd_provider import answering, refusal, stream
 
@@ -150,3 +150,28 @@ def test_another_way_of_asking_is_what_the_refusal_names() -> None:
     assert replace(start, asks_usage=False).other_way(refused_with("stream_options: extra field")) is None
     assert start.other_way(refused_with("context too long")) is None
     assert start.other_way(refused_with("max_tokens", 401)) is None
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        (
+            "rule=cap; action=capped; requested=8; forwarded=5",
+            "a rule of Lengthwise on the way made 5 of the limit 8 (rule=cap; action=capped; requested=8; forwarded=5)",
+        ),
+        ("rule=cap; action=none; requested=8; forwarded=8", None),
+        ("", None),
+    ],
+)
+async def test_a_limit_that_a_rule_changed_on_the_way_is_not_measured(policy: str, message: str | None) -> None:
+    """What would be measured is the rule."""
+    answer = stream(2)
+    if policy:
+        answer.headers["x-lengthwise-policy"] = policy
+    async with answering(lambda _: answer) as (base_url, _), asker(base_url) as ask:
+        if message is None:
+            await ask.ask("Say something.", 8)
+        else:
+            with pytest.raises(LimitError) as told:
+                await ask.ask("Say something.", 8)
+            assert str(told.value).startswith(message)
