@@ -230,7 +230,11 @@ def _explain(arguments: argparse.Namespace, loaded: settings.Settings, policies:
     if told.facts is not None:
         limits = ", ".join(f"{path} {'unlimited' if sent is None else sent}" for path, sent in told.facts.limits)
         streamed = "streamed" if told.facts.stream else "not streamed"
-        print(f"         model {told.facts.model}, {streamed}, {limits or 'no limit'}")
+        model = "no model" if told.facts.model is None else f"model {told.facts.model}"
+        print(f"         {model}, {streamed}, {limits or 'no limit'}")
+        if told.facts.degraded is not None:
+            where = "" if told.facts.degraded_field is None else f" ({told.facts.degraded_field})"
+            print(f"         not sure to be read alike everywhere: {told.facts.degraded}{where}")
     width = max((len(name) for name, _, _ in told.rules), default=0)
     for name, mode, does in told.rules:
         print(f"rule     {name:<{width}}  {mode:<7}  {does}")

@@ -418,6 +418,18 @@ def _url(sock: socket.socket, scheme: str) -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
+def _what_runs(settings: Settings, policies: PolicySet) -> str:
+    """Where requests go, by which rules, and where their rows are: files of the current folder are found without being named."""
+    upstreams = ", ".join(f"{upstream.name} ({upstream.host})" for upstream in settings.upstreams)
+    enforcing = sum(rule.enforces for rule in policies.rules)
+    rules = (
+        "no rules"
+        if settings.policies is None
+        else f"rules of {settings.policies}: {len(policies.rules)}, {enforcing} enforced"
+    )
+    return f"relaying to {upstreams}; {rules}; ledger: {settings.ledger.path or 'none'}"
+
+
 async def _serve(settings: Settings, policies: PolicySet, directory: str, say: Callable[[str], None]) -> None:
     sockets, predecessor = listeners(settings, os.environ)
     supervisor = _Supervisor(settings, policies, sockets, directory)
@@ -453,6 +465,7 @@ async def _serve(settings: Settings, policies: PolicySet, directory: str, say: C
             say(f"listening on {_url(sockets.data, 'https' if settings.listen_tls else 'http')}/v1")
             say(f"admin on {_url(sockets.admin, 'http')}")
             say(f"live page on {_url(sockets.admin, 'http')}/")
+            _log.info("%s", _what_runs(settings, policies))
             notify(os.environ, "READY=1")
         await supervisor.watch()
     finally:

@@ -243,6 +243,15 @@ def test_check_explains_what_would_be_done(capsys: pytest.CaptureFixture[str], f
     for wrong in (("--header", "x-team"), ("--path", "v1"), ("--explain", "missing.json")):
         code, _, err = ended(capsys, *explain, *wrong)
         assert (code, wrong[0] in err) == (2, True)
+    (folder / "policies.yaml").write_text("version: 1\nrules: []\n")
+    (folder / "r.json").write_text('{"max_tokens": 500, "max_tokens": 5}')
+    code, out, _ = ended(capsys, *explain)
+    assert code == 0
+    assert out.splitlines()[2:] == [
+        "         no model, not streamed, max_tokens 500",
+        "         not sure to be read alike everywhere: limit_twice (max_tokens)",
+        "sent     as it came",
+    ]
 
 
 async def test_flags_beat_variables_which_beat_the_file(folder: Path) -> None:

@@ -819,6 +819,20 @@ async def test_killed_outright_running_streams_still_end_whole(tmp_path: Path) -
         await asyncio.to_thread(wait_until, lambda: len(in_group(served.process.pid)) == 0)
 
 
+def test_a_start_says_what_runs() -> None:
+    """Where requests go, how many rules of which file act, where rows are kept."""
+    rules = [
+        {"name": "a", "do": "cap", "max_tokens": 5, "mode": "enforce"},
+        {"name": "b", "do": "cap", "max_tokens": 5, "mode": "shadow"},
+    ]
+    with serving(NOWHERE, policies={"version": 1, "rules": rules}) as served:
+        wait_until(lambda: "relaying to" in served.log)
+        found = re.search(r"relaying to \w+ \(127\.0\.0\.1\); rules of (.+): 2, 1 enforced; ledger: (.+)", served.log)
+        assert found is not None, served.log
+        assert Path(found[1]).is_file()
+        assert found[2] == str(served.ledger_path or "none")
+
+
 def test_the_folder_of_the_sockets_is_private_and_goes_with_the_process(tmp_path: Path) -> None:
     """Nobody else can read it, and nothing of it is left after SIGTERM."""
     with serving(NOWHERE, env={"TMPDIR": str(tmp_path)}) as served:
