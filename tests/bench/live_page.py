@@ -24,9 +24,10 @@ from pathlib import Path
 import aiohttp
 
 from tests.bench import processes
-from tests.bench.__main__ import SCENARIOS, measure, start
-from tests.bench.candidates import Running, compile_parts, on_other_core
-from tests.bench.figures import Round, Sample, ratios, spreads, table
+from tests.bench.candidates import OTHER_CORES, Running, compile_parts, ground, lengthwise
+from tests.bench.figures import Round, Sample, Spread, compared, spreads, table
+from tests.bench.loads import put
+from tests.bench.trials import PACED_20
 
 NICE = 19
 PAGES = 10
@@ -65,7 +66,7 @@ async def look(url: str) -> None:
 def pages(url: str) -> Iterator[None]:
     """Ten pages that have asked at least once."""
     command = ["nice", "-n", str(NICE), sys.executable, "-m", "tests.bench.live_page", "--look", url]
-    with subprocess.Popen(on_other_core(command), stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
             process.wait(PERIOD_S * 2)
         except subprocess.TimeoutExpired:
@@ -76,53 +77,51 @@ def pages(url: str) -> Iterator[None]:
             process.kill()
 
 
-def measured(candidate: Running, supervisor: int, seconds: float) -> Sample:
+def measured(candidate: Running, seconds: float) -> Sample:
     """One load, and what supervisor and recorder spent meanwhile for each second of it."""
     assert candidate.recorder is not None
-    admin = (supervisor, candidate.recorder)
+    admin = (candidate.pid, candidate.recorder)
     before_ns = sum(map(processes.cpu_ns, admin))
-    scenario = next(each for each in SCENARIOS if each.name == "paced20")
-    sample = dict(measure(scenario, candidate, seconds))
+    sample = dict(put(PACED_20, candidate, seconds))
     return sample | {"admin_ms_per_s": (sum(map(processes.cpu_ns, admin)) - before_ns) / 1e6 / seconds}
 
 
 def run(rounds: int, seconds: float) -> None:
     """Measure and print."""
     compile_parts()
+    os.sched_setaffinity(0, OTHER_CORES)
     found: list[Round] = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lengthwise-bench-")))
-        (candidate,) = start(["lengthwise"], folder, stack)
-        assert candidate.measured is not None
-        supervisor = int(Path(f"/proc/{candidate.measured}/stat").read_text().rsplit(")", 1)[1].split()[1])
+        candidate = stack.enter_context(lengthwise("lengthwise", stack.enter_context(ground(folder))))
         url = f"http://127.0.0.1:{candidate.admin}"
-        for pid in (supervisor, candidate.recorder or supervisor):
+        for pid in (candidate.pid, candidate.recorder or candidate.pid):
             for task in Path(f"/proc/{pid}/task").iterdir():
                 os.setpriority(os.PRIO_PROCESS, int(task.name), NICE)
-        measured(candidate, supervisor, seconds)  # a day that is not empty
+        measured(candidate, seconds)  # a day that is not empty
         for number in range(rounds):
             one: dict[str, Sample] = {}
             for name in random.sample((QUIET, AGAIN, OPEN), 3):
                 with pages(url) if name == OPEN else ExitStack():
-                    one[name] = measured(candidate, supervisor, seconds)
+                    one[name] = measured(candidate, seconds)
             found.append({name: one[name] for name in (QUIET, AGAIN, OPEN)})
             print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
-    shown, compared = spreads(found), {figure: ratios(found, figure, QUIET) for figure in FIGURES}
+    shown = spreads(compared(found, [QUIET]))
     rows = [
         [
             figure,
             *(f"{shown[name][figure].median:,.2f}" for name in (QUIET, AGAIN, OPEN)),
-            *(_ratio(compared[figure][name]) for name in (AGAIN, OPEN)),
+            *(_ratio(shown[name][f"{figure}/{QUIET}"]) for name in (AGAIN, OPEN)),
         ]
         for figure in FIGURES
     ]
     head = ["median of rounds", QUIET, AGAIN, OPEN, "noise: again / none q1/med/q3", f"{PAGES} / none q1/med/q3"]
-    print(table(head, rows))
+    print(table([head, *rows]))
     print(f"wrong answers: {sum(sample['errors'] for each in found for sample in each.values()):.0f}")
 
 
-def _ratio(spread: object) -> str:
-    return "/".join(f"{getattr(spread, name):.2f}" for name in ("q1", "median", "q3"))
+def _ratio(spread: Spread) -> str:
+    return f"{spread.q1:.2f}/{spread.median:.2f}/{spread.q3:.2f}"
 
 
 def main() -> None:
