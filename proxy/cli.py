@@ -27,7 +27,7 @@ _FLAGS = {
     "listen": ("HOST:PORT", "where applications connect; port 0: any free one"),
     "admin": ("HOST:PORT", "health, metrics and status"),
     "upstream": ("URL", "the provider, such as https://api.openai.com"),
-    "policies": ("FILE", "rules"),
+    "policies": ("FILE", "rules; none: no rules, not even those of ./policies.yaml"),
     "ledger": ("FILE", "SQLite file for the records; none: no ledger"),
     "workers": ("N", "relay processes, or auto"),
     "log-level": ("LEVEL", "debug, info, warning or error"),

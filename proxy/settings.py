@@ -147,7 +147,7 @@ def _path(value: object, path: str, mistakes: list[Mistake]) -> Any:
     return found and Path(found)
 
 
-def _ledger_path(value: object, path: str, mistakes: list[Mistake]) -> Any:
+def _path_or_none(value: object, path: str, mistakes: list[Mistake]) -> Any:
     return None if value == "none" else _path(value, path, mistakes)
 
 
@@ -338,7 +338,7 @@ class Telemetry:
 class Ledger:
     """Records on disk."""
 
-    path: Path | None = member(Path("lengthwise.sqlite"), optional(_ledger_path))
+    path: Path | None = member(Path("lengthwise.sqlite"), optional(_path_or_none))
     """None: no ledger; also written `none`."""
     keep_days: float = member(30.0, number(above=0))
 
@@ -364,7 +364,7 @@ class Settings:
     upstreams: tuple[Upstream, ...] = member(
         (Upstream("openai", "https://api.openai.com"),), list_of(section(Upstream), minimum=1)
     )
-    policies: Path | None = member(Path("policies.yaml"), optional(_path))
+    policies: Path | None = member(Path("policies.yaml"), optional(_path_or_none))
     """None: no policies; also once loaded, when the default file does not exist."""
     keys: dict[str, str] = field(default_factory=dict, metadata={"read": _keys})
     """Name to lower-case hex sha256 of the client's token."""

@@ -667,6 +667,14 @@ def test_no_mistake_quotes_a_value() -> None:
 # Policies
 
 
+@pytest.mark.parametrize(("flags", "variables"), [({"policies": "none"}, {}), ({}, {"LENGTHWISE_POLICIES": "none"})])
+def test_rules_that_lie_about_are_left_out_when_none_are_asked_for(folder: Path, flags: Any, variables: Any) -> None:
+    """None by word: the file of the current folder would be found without being named."""
+    (folder / "policies.yaml").write_text("version: 1\nrules: [{name: a, do: reject}]")
+    settings, policies, _ = load(None, flags, variables)
+    assert (settings.policies, policies.rules) == (None, ())
+
+
 def test_policies_stand_beside_the_settings_and_may_be_absent(folder: Path) -> None:
     """The default name is optional, and null is none even where the file exists."""
     assert loaded()[1] is EMPTY

@@ -88,7 +88,8 @@ def _advise(outcomes: Sequence[CapOutcome], known: int, output_tokens: int, rese
         least = saving[-1]
         return _none(
             f"every cap that saves anything cuts too much: {least.cap_tokens:,} would have cut {least.longer:,} of "
-            f"{known:,} answers, {least.newly_cut:,} of them newly, and at most {LARGEST_RISK:.0%} (upper end of the interval) is allowed"
+            f"{known:,} answers, {least.newly_cut:,} of them newly: of those to come it may be up to {share_upper(least.longer, known):.1%}, "
+            f"and {LARGEST_RISK:.0%} is allowed"
         )
     best = safe[0]
     if best.tokens_saved < _LEAST_SAVING * output_tokens:
