@@ -931,12 +931,12 @@ async def test_a_slow_stream_is_never_cut_by_a_total():
         await link.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
         for piece in pieces:
             await link.send(piece)
-            await asyncio.sleep(0.1)  # the pace of the stream is the case
+            await asyncio.sleep(0.25)  # the pace of the stream is the case
         await link.send(b"0\r\n\r\n")
 
     async with (
         Provider(script) as provider,
-        relay(provider.url, timeouts={"idle_s": 0.6, "first_byte_s": 0.6}) as served,
+        relay(provider.url, timeouts={"idle_s": 2, "first_byte_s": 2}) as served,
     ):
         assert (await served.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")).body == b"".join(sse(CHUNK) * 12)
 
